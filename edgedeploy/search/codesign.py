@@ -7,7 +7,7 @@ at all, and the expected hypervolume improvement in closed form. What it propose
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgedeploy.records.variant import Scalar
 from edgedeploy.search.beliefs import LATER, NO_CHANGE, Belief, Beliefs, Left
 from edgedeploy.search.candidates import Candidates, Params
 from edgedeploy.search.failures import success_by_figures, success_by_pace, success_of
-from edgedeploy.search.improvement import Below, cut, hypervolume, improvement
+from edgedeploy.search.improvement import MOST_OBJECTIVES, Below, cut, hypervolume, improvement
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
 from edgedeploy.search.scales import Scale, scale_of
@@ -61,7 +61,11 @@ class _Told:
 
 class CoDesign:
     """Proposes by expected improvement. What happened is told in the order in which it happened. A constraint is unreachable
-    that nobody met and every untried candidate is expected to meet with a probability below ``give_up``; 0: none is."""
+    that nobody met and every untried candidate is expected to meet with a probability below ``give_up``; 0: none is.
+
+    ``more_boards``: the models will be tried on other boards too. What is fast on one board alone is worth less then, so
+    multiply-accumulates count as one more objective wherever gains are weighed, unless there are three already. Of what
+    they are not known they are taken to be the most that are."""
 
     def __init__(
         self,
@@ -70,16 +74,21 @@ class CoDesign:
         seed: int,
         knowledge: Knowledge,
         give_up: float = 0.0,
+        more_boards: bool = False,
     ) -> None:
         self._give_up = give_up
+        self._objectives = len(directions)
         self._space = space
-        self._signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+        self._weighs_work = more_boards and len(directions) < MOST_OBJECTIVES
+        signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
+        self._signs = np.array([*signs, 1.0] if self._weighs_work else signs)
         self._seed = seed
         self._knowledge = knowledge
         self._made: Candidates | None = None
         self._waiting: list[tuple[Params, Outcome]] = []
         self._told: list[_Told] = []
-        self._exact: Floats = np.zeros((0, len(directions)))
+        self._exact: Floats = np.zeros((0, len(self._signs)))
+        self._work_of: Floats = np.zeros(0)
         self._features_of: dict[tuple[int, frozenset[str]], Features] = {}
         self._voted: tuple[tuple[int, int], Floats] | None = None
         self._settings: dict[tuple[str, int], Floats] = {}
@@ -128,7 +137,7 @@ class CoDesign:
         self._gain(scored, ())
         told = {told.row for told in self._told}
         found = []
-        for row in np.flatnonzero(np.isfinite(self._exact).any(axis=1)):
+        for row in np.flatnonzero(np.isfinite(self._exact[:, : self._objectives]).any(axis=1)):
             variant = candidates.variants[int(row)]
             if int(row) in told or self._knowledge.before(variant) is not None:
                 continue
@@ -168,12 +177,29 @@ class CoDesign:
         """With all that was told: a neighbour of what was on the front when it was told is a candidate."""
         if self._made is None:
             self._made = Candidates(self._space, self._knowledge, self._seed)
-        for params, outcome in self._waiting:
-            self._told.append(_Told(self._made.add(params), outcome))
+        for params, told in self._waiting:
+            row = self._made.add(params)
+            outcome = self._with_work(row, told)
+            self._told.append(_Told(row, outcome))
             if isinstance(outcome, Scored) and not self._made.whole and self._is_best(outcome):
                 self._made.add_neighbours(params)
         self._waiting.clear()
         return self._made
+
+    def _with_work(self, row: int, outcome: Outcome) -> Outcome:
+        """With its multiply-accumulates as one more value, where they count as one."""
+        if not self._weighs_work or not isinstance(outcome, Scored):
+            return outcome
+        variances = (*outcome.variances, 0.0) if outcome.variances else ()
+        return replace(outcome, values=(*outcome.values, float(self._work()[row])), variances=variances)
+
+    def _work(self) -> Floats:
+        """Multiply-accumulates of every candidate; the most that are known, or 1, of what they are not known."""
+        assert self._made is not None
+        if len(self._work_of) != len(self._made):
+            work = self._made.work()
+            self._work_of = np.exp(np.nan_to_num(work, nan=np.nanmax(work, initial=0.0)))
+        return self._work_of
 
     def _is_best(self, outcome: Scored) -> bool:
         own = self._signs * np.array(outcome.values)
@@ -186,9 +212,11 @@ class CoDesign:
         more = np.full((len(candidates) - len(self._exact), len(self._signs)), np.nan)
         self._exact = np.concatenate([self._exact, more])
         if self._knowledge.has_exact:
-            for row in np.flatnonzero(np.isnan(self._exact).all(axis=1)):
+            for row in np.flatnonzero(np.isnan(self._exact[:, : self._objectives]).all(axis=1)):
                 for index, value in self._knowledge.exact(candidates.variants[int(row)]).items():
                     self._exact[row, index] = value
+        if self._weighs_work:
+            self._exact[:, -1] = self._work()
 
     def _take(self, gain: Floats, among: NDArray[np.bool_], free: NDArray[np.bool_]) -> Params | None:
         """Of the candidates ``among``, that with the largest gain, or the free one that has to be evaluated before it; None
@@ -245,7 +273,11 @@ class CoDesign:
             columns, codes = candidates.columns(), candidates.codes()
             kept = [index for index, column in enumerate(columns) if column.name not in without]
             statics = candidates.statics()
-            known = [scale_of(values, self._signs[i]).of(values) for i, values in self._wholly_known().items()]
+            known = [
+                scale_of(values, self._signs[i]).of(values)
+                for i, values in self._wholly_known().items()
+                if i < self._objectives
+            ]
             if known:  # a time far below what the size lets expect tells of a network whose layers are not connected
                 statics = np.column_stack([statics, *known])
             self._features_of[key] = Features.of(
@@ -284,7 +316,8 @@ class CoDesign:
             margin = 0.0 if useless.any() else _MARGIN
             reference = weighed[-1].max() + margin * np.ptp(weighed[-1])
             if index in wholly_known and index not in self._knowledge.linear:
-                reference = weighing.of(wholly_known[index]).max()
+                known = weighing.of(wholly_known[index])
+                reference = known.max() + (_MARGIN * np.ptp(known) or _MARGIN if index >= self._objectives else 0.0)
             limit = weighing.of(np.array(self._knowledge.limits.get(index, np.nan)))
             references.append(min(reference + 1e-9, np.nan_to_num(limit, nan=np.inf)))
         met = np.append(
@@ -297,7 +330,7 @@ class CoDesign:
             if name not in self._knowledge.limited:  # those moved the reference point already
                 gain *= self._meets(name, seen.rows, outcomes)
         share = gain / max(hypervolume(front, reference), 1e-12)
-        self._beliefs = Beliefs(modelled, share, self._knowledge.bounds)
+        self._beliefs = Beliefs(modelled[: self._objectives], share, self._knowledge.bounds)
         if self._knowledge.cost_s is not None:
             gain /= [self._knowledge.cost_s(variant) for variant in self._candidates().variants]
         return gain

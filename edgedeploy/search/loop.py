@@ -60,8 +60,8 @@ class Search:
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evidence`` lists the variants that ``lookup`` knows, in
     the order they were made. ``clock`` wraps the optimiser's own work, which the study's time account is charged with.
     ``sampler``, ``knowledge`` and ``warm``: see :class:`edgedeploy.search.proposals.Proposals`. ``proposed`` hears what is
-    predicted of a variant that is begun. ``stop_gain``: see :class:`edgedeploy.search.stopping.Stopping`; ``give_up``: see
-    :class:`edgedeploy.search.codesign.CoDesign`.
+    predicted of a variant that is begun. ``stop_gain``: see :class:`edgedeploy.search.stopping.Stopping`; ``give_up`` and
+    ``more_boards``: see :class:`edgedeploy.search.codesign.CoDesign`.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Search:
         proposed: Callable[[Variant, Belief], None] = lambda variant, belief: None,
         stop_gain: float = 0.0,
         give_up: float = 0.0,
+        more_boards: bool = False,
     ) -> None:
         self._space = space
         self._lookup = lookup
@@ -90,7 +91,14 @@ class Search:
         self._flying: dict[Future[Outcome], tuple[optuna.Trial, Variant]] = {}
         self._distributions = space.distributions()
         self._proposals = Proposals(
-            space, directions, seed, sampler=sampler, knowledge=knowledge, warm=warm, give_up=give_up
+            space,
+            directions,
+            seed,
+            sampler=sampler,
+            knowledge=knowledge,
+            warm=warm,
+            give_up=give_up,
+            more_boards=more_boards,
         )
         self._warm = warm
         self._proposed = proposed

@@ -72,8 +72,8 @@ class Proposals:
     """Draws parameters of untried variants of ``space``. What happened is told in the order in which it happened.
 
     ``sampler`` is "co-design" (:mod:`edgedeploy.search.codesign`) or one of Optuna's: "gp", "tpe", "nsga2", "random". With
-    more than three objectives co-design is "gp". ``warm`` proposes first, whoever the sampler is. ``give_up``: see
-    :class:`edgedeploy.search.codesign.CoDesign`.
+    more than three objectives co-design is "gp". ``warm`` proposes first, whoever the sampler is. ``give_up`` and
+    ``more_boards``: see :class:`edgedeploy.search.codesign.CoDesign`.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Proposals:
         knowledge: Knowledge = NO_KNOWLEDGE,
         warm: WarmStart | None = None,
         give_up: float = 0.0,
+        more_boards: bool = False,
     ) -> None:
         self._space = space
         self._directions = list(directions)
@@ -95,7 +96,7 @@ class Proposals:
         self._warm = warm
         self._codesign: CoDesign | None = None
         if sampler == "co-design" and len(directions) <= MOST_OBJECTIVES:
-            self._codesign = CoDesign(space, directions, seed, knowledge, give_up)
+            self._codesign = CoDesign(space, directions, seed, knowledge, give_up, more_boards)
         self._distributions = space.distributions()
         self._outcomes: dict[str, Outcome] = {}
         self._points: set[tuple[tuple[str, Scalar], ...]] = set()

@@ -68,6 +68,21 @@ class Features:
         """For each column, between its values: (likeness of the additive kernel, distance of the product's)."""
         return [_table(column) for column in self.columns]
 
+    @cached_property
+    def counts(self) -> Floats:
+        """How often each value occurs among the columns that have the same values to choose from, standardised: shape
+        (candidates, counts). Which operation an edge has may matter less than how many of them there are."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for index, column in enumerate(self.columns):
+            groups.setdefault(column.values, []).append(index)
+        found = [
+            (self.codes[:, indices] == code).sum(axis=1)
+            for values, indices in groups.items()
+            if len(indices) > 1
+            for code in range(len(values))
+        ]
+        return _standardised(np.array(found, dtype=float).reshape(len(found), len(self.codes)).T, None)
+
     def between(self, rows: NDArray[np.intp], weights: Sequence[Floats], part: slice = slice(None)) -> Singles:
         """Sum over columns of ``weights`` between the column's values: shape (candidates in ``part``, rows)."""
         if not self.columns:

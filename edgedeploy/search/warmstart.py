@@ -32,9 +32,6 @@ Params = dict[str, Scalar]
 FIRST_TRIALS: Final = 10
 """Variants with an outcome, the baselines among them, until the search goes on among all."""
 
-EXPLORED: Final = 2.0
-"""Deviations count so many times: after a handful of probes they are too small."""
-
 _MARGIN: Final = 0.1
 
 
@@ -79,6 +76,9 @@ class WarmStart:
         found = [(item, space.params_of(item.variant)) for item in trained]
         allowed = [(item, params) for item, params in found if params is not None and space.allows(params)]
         signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+        costs = signs * np.array([item.values for item, _ in allowed], dtype=np.float64).reshape(-1, len(signs))
+        # where gains are counted from, as in a search: what is left out shows how much worse a model can be
+        self._worst_carried = np.where(on_board, -np.inf, costs.max(axis=0, initial=-np.inf))
         useless = _useless(np.array([item.values for item, _ in allowed]), signs, on_board)
         allowed = [pair for pair, of_no_use in zip(allowed, useless, strict=True) if not of_no_use]
         self.trained = [item for item, _ in allowed]
@@ -154,6 +154,7 @@ class WarmStart:
         if len(known) == 1 or mean.shape[1] > MOST_OBJECTIVES:
             return self._untried_end(mean, known)
         reference = mean.max(axis=0) + _MARGIN * np.ptp(mean, axis=0) + 1e-9
+        reference = np.maximum(reference, self._worst_carried)
         return expected_improvement(mean, spread, points, reference)
 
     def _believed(self) -> tuple[Floats, Floats]:
@@ -165,8 +166,7 @@ class WarmStart:
         seen = self._costs(np.array([self._seen[int(row)] for row in rows]))
         for index in np.flatnonzero(self._on_board):
             if self._logarithmic[index]:
-                mean[:, index], deviation = self._transfer(int(index)).predict(rows, seen[:, index])
-                spread[:, index] = EXPLORED * deviation
+                mean[:, index], spread[:, index] = self._transfer(int(index)).predict(rows, seen[:, index])
         mean[rows], spread[rows] = seen, 0.0
         return mean, spread
 

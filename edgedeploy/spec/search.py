@@ -41,14 +41,23 @@ class SearchTable(Table):
     warm_start: str | None = Field(default=None, min_length=1)
     """The folder of another board's study of the same task, relative to the study file: what it trained is taken over, and
     its variants are tried first."""
+    more_boards: bool = False
+    """Studies of other boards will begin with what this one trains (their warm_start). Multiply-accumulates count as one
+    more objective when variants are proposed, so that models are trained that are small on any board. Needs co-design, with
+    two objectives at most."""
 
 
-def check_stop(source: SpecSource, table: SearchTable, objectives: int) -> None:
-    """Refuse an end by what is expected where nothing is."""
+def check_co_design(source: SpecSource, table: SearchTable, objectives: int) -> None:
+    """Refuse what co-design alone does where something else proposes."""
     found = f"sampler = {table.sampler!r}" if table.sampler != "co-design" else f"{objectives} objectives"
     if table.stop_gain and (table.sampler != "co-design" or objectives > MOST_WEIGHED):
         remedy = f"Remove it; it needs co-design, which weighs up to {MOST_WEIGHED} objectives"
         raise source.error("search.stop_gain", f"nothing predicts a gain with {found}", remedy)
+    if table.more_boards and (table.sampler != "co-design" or objectives >= MOST_WEIGHED):
+        remedy = (
+            f"Remove it; it needs co-design, which weighs multiply-accumulates beside {MOST_WEIGHED - 1} objectives"
+        )
+        raise source.error("search.more_boards", f"nothing weighs other boards with {found}", remedy)
 
 
 def check_points(

@@ -36,7 +36,7 @@ from edgedeploy.spec.metric_checks import check_margin, check_task_metrics, know
 from edgedeploy.spec.recovery import RecoveryTable, check_elastic
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
-from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_points, check_stop
+from edgedeploy.spec.search import MAX_POINTS, Combination, Point, SearchTable, check_co_design, check_points
 from edgedeploy.spec.shrink import check_shrink
 from edgedeploy.spec.source import SpecSource, first_error
 from edgedeploy.spec.space import (
@@ -367,7 +367,7 @@ class StudySpec(_Table):
                 raise source.error("space.width", found, "width is the share of channels that pruning keeps")
         check_elastic(source, self.space, self.recovery.elastic_epochs)
         self._check_settings(source)
-        check_stop(source, self.search, len(self.objectives))
+        check_co_design(source, self.search, len(self.objectives))
         check_points(source, self.tries, self.never, self.space, self.study.targets)
         usual: dict[str, Scalar] = {"target": self.study.targets[0], "precision": "float32", "width": 1.0}
         check_conditions(source, self.only, self.tries, self.space, self.study.targets, usual)

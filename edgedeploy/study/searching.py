@@ -91,6 +91,7 @@ class Searching:
             proposed=self._proposed,
             stop_gain=self.spec.search.stop_gain,
             give_up=self.spec.search.give_up,
+            more_boards=self.spec.search.more_boards,
         )
         finished = search.run(self.crew, trials=trials, deadline_s=self.deadline_s)
         if finished.best_gain is not None:

@@ -6,8 +6,8 @@
   sampler proposes twice is wasted, and told with the value of before.
 - "known": the latencies are known before anything is tried, as after a run of all structures with untrained weights; only
   edgedeploy's own search can use that.
-- A second board: ten trials among the models that a search for another device has trained; and how often intervals of
-  predicted times hold the measured one.
+- A second board: ten trials among the models that a search for another device has trained, with more_boards and without;
+  and how often intervals of predicted times hold the measured one.
 
 The whole --check takes about 20 minutes of one core, --quick about one. --folder keeps each search, and a later call goes
 on.
@@ -71,14 +71,17 @@ LINES: Final = "searches.jsonl"
 
 @dataclass(frozen=True)
 class Problem:
-    """``tables``: one for all searches; the made-up space has another one for each."""
+    """``tables``: one for all searches; the made-up space has another one for each. ``more_boards``: searched with the
+    option of that name, because other devices follow."""
 
     tables: Sequence[Table]
     known: bool
+    more_boards: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.tables[0].name}, latency {'known' if self.known else 'unknown'}"
+        told = ", more_boards" if self.more_boards else ""
+        return f"{self.tables[0].name}, latency {'known' if self.known else 'unknown'}{told}"
 
     def table(self, seed: int) -> Table:
         return self.tables[seed % len(self.tables)]
@@ -112,7 +115,7 @@ class Kept:
         kept = self._runs.get(key)
         if kept is not None and (len(kept["shares"]) >= evaluations or kept["stopped"]):
             return Run(**kept)
-        run = searchers.search(problem.table(seed), sampler, seed, evaluations, problem.known)
+        run = searchers.search(problem.table(seed), sampler, seed, evaluations, problem.known, problem.more_boards)
         self._runs[key] = run.as_json()
         append_line(self._path, json.dumps({"key": key, "run": self._runs[key]}).encode())
         return run
@@ -233,25 +236,31 @@ def _speed_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> It
 
 
 def _second_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> Iterator[Row]:
-    """Ten trials on each other device, from searches of 50 trials for one of the given devices. What all trained models
-    would give stands beside what was reached: no choice among them is better."""
+    """Ten trials on each other device, from searches of 50 trials for one of the given devices which know that others
+    follow (``more_boards``); and, without a bar, from searches that do not. What all trained models would give stands beside
+    what was reached: no choice among them is better."""
     if given.tables is None:
         return
     singles = {name: nas_bench_201(given.tables, [name]) for name in devices_of(given.tables)}
-    found: dict[str, list[Second]] = {}
-    for first in given.devices:
-        for second in (name for name in singles if name != first):
-            problem = Problem([singles[first]], False)
-            runs = [kept.run(problem, OWN, seed, SOURCE_TRIALS) for seed in range(min(given.seeds, SOURCE_SEEDS))]
-            here = [second_board(singles[first], singles[second], run.digests[:SOURCE_TRIALS]) for run in runs]
-            found.setdefault(first, []).extend(here)
-            yield Row(f"second board: {first}, then {second}", _reached_of(here))
+    seeds = range(min(given.seeds, SOURCE_SEEDS))
     what = f"second board after {FIRST_TRIALS} trials without training"
-    for first in given.devices:
-        yield Row(f"{what}, first {first}", _share_of(found[first]))
-    every = [item for here in found.values() for item in here]
-    mean = statistics.fmean(item.reached for item in every)
-    yield Row(f"{what}, all pairs", _share_of(every), f"{SECOND_BAR:g}", mean >= SECOND_BAR)
+    for more_boards in (False, True):
+        told = ", first searches with more_boards" if more_boards else ", first searches without more_boards"
+        found: dict[str, list[Second]] = {}
+        for first in given.devices:
+            problem = Problem([singles[first]], False, more_boards)
+            runs = [kept.run(problem, OWN, seed, SOURCE_TRIALS) for seed in seeds]
+            for second in (name for name in singles if name != first):
+                here = [second_board(singles[first], singles[second], run.digests[:SOURCE_TRIALS]) for run in runs]
+                found.setdefault(first, []).extend(here)
+                if more_boards:
+                    yield Row(f"second board: {first}, then {second}", _reached_of(here))
+            yield Row(f"{problem.name}: @{SOURCE_TRIALS}, on itself", _spread([run.at(SOURCE_TRIALS) for run in runs]))
+            yield Row(f"{what}, first {first}{told}", _share_of(found[first]))
+        every = [item for here in found.values() for item in here]
+        mean = statistics.fmean(item.reached for item in every)
+        bar = (f"{SECOND_BAR:g}", mean >= SECOND_BAR) if more_boards else ()
+        yield Row(f"{what}, all pairs{told}", _share_of(every), *bar)
 
 
 def _share_of(found: Sequence[Second]) -> str:

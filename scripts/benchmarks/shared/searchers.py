@@ -80,10 +80,11 @@ def timed(run: Run, ask: Callable[[], Any]) -> Any:
         run.ms.append((time.process_time_ns() - started_ns) / 1e6)
 
 
-def search(table: Table, sampler: str, seed: int, evaluations: int, known: bool) -> Run:
-    """``known``: the latencies are known before; samplers of Optuna have no way to use that."""
+def search(table: Table, sampler: str, seed: int, evaluations: int, known: bool, more_boards: bool = False) -> Run:
+    """``known``: the latencies are known before; ``more_boards``: other devices follow. Samplers of Optuna have no way to
+    use either."""
     if sampler == OWN:
-        return own(table, seed, evaluations, known)
+        return own(table, seed, evaluations, known, more_boards)
     return optunas(table, SAMPLERS[sampler](seed), evaluations)
 
 
@@ -100,10 +101,12 @@ def _knowledge(table: Table, known: bool) -> Knowledge:
     return replace(facts, exact=exact) if known else facts
 
 
-def own(table: Table, seed: int, evaluations: int, known: bool) -> Run:
-    """As a study searches: the baselines and the points that are good for most models first."""
+def own(table: Table, seed: int, evaluations: int, known: bool, more_boards: bool = False) -> Run:
+    """As a study searches: the baselines and the points that are good for most models first. ``more_boards``: with the
+    option of that name, as a study does that others will begin with."""
     tally = _Tally(table)
-    proposals = Proposals(table.space, table.directions, seed, knowledge=_knowledge(table, known))
+    knowledge = _knowledge(table, known)
+    proposals = Proposals(table.space, table.directions, seed, knowledge=knowledge, more_boards=more_boards)
     waiting = list(seeds_of(table.space))
     while len(tally.outcomes) < min(evaluations, len(table.statics)):
         if waiting:

@@ -161,3 +161,30 @@ def test_a_network_at_chance_level_is_not_tried_for_its_short_time() -> None:
     tried = run(start, lambda variant: Scored(values(variant, 2.0), {}))
     assert len(tried) == FIRST_TRIALS
     assert not useless & {variant.digest for variant in tried}
+
+
+def test_the_fast_end_is_worth_what_a_model_of_no_use_says() -> None:
+    """Of a network at chance level nothing is tried, but it says how much more the fast ones answer than nothing."""
+    known = [
+        Trained(Variant("onnxruntime", precision, width, (("resolution", resolution),), 2), (accuracy - loss, cost))
+        for width, accuracy in [(1.0, 0.80), (0.75, 0.77), (0.5, 0.74), (0.25, 0.66)]
+        for resolution, loss in [(128, 0.0), (96, 0.02), (64, 0.04)]
+        for precision, factor in (("float32", 1.0), ("int8", 0.4))
+        for cost in [width**2 * resolution**2 * factor]
+    ]
+    rest = [item for item in known if item.variant.width != 0.75]
+    broken = [replace(item, values=(0.01, item.values[1])) for item in known if item.variant.width == 0.75]
+    assert len(warm(rest).trained) == len(warm([*rest, *broken]).trained) == len(rest)
+
+    def share_of_the_fast(found: Sequence[Trained]) -> float:
+        """Of all gains that are expected after the two middle models were measured."""
+        start = warm(found)
+        for item in start.trained:
+            if item.variant.width == 0.5 and item.variant.arch_kwargs["resolution"] == 96:
+                params = SPACE.params_of(item.variant)
+                assert params is not None
+                start.tell(params, Scored(item.values, {}))
+        gains = start._gain([])
+        return float(gains[[item.variant.width == 0.25 for item in start.trained]].sum() / gains.sum())
+
+    assert share_of_the_fast([*rest, *broken]) > 1.2 * share_of_the_fast(rest)

@@ -65,3 +65,10 @@ def test_an_end_by_what_is_expected_needs_a_sampler_that_expects() -> None:
     assert read('[search]\nsampler = "tpe"\n').search.stop_gain == 0.0
     assert "nothing predicts a gain with sampler = 'tpe'" in refused('[search]\nsampler = "tpe"\nstop_gain = 0.001\n')
     assert "search.stop_gain" in refused("[search]\nstop_gain = 1.5\n")
+
+
+def test_other_boards_are_weighed_by_co_design_beside_two_objectives() -> None:
+    assert not read("").search.more_boards
+    assert read("[search]\nmore_boards = true\n").search.more_boards
+    told = refused('[search]\nsampler = "tpe"\nmore_boards = true\n')
+    assert "search.more_boards" in told and "sampler = 'tpe'" in told
