@@ -421,7 +421,7 @@ class CoDesign:
         if useless.any():
             work = self._candidates().work()
             for other, costs in self._wholly_known().items():
-                if seen.scale(other).logarithmic:
+                if seen.scale(other).logarithmic and other < self._objectives:  # work itself has no pace
                     found = found * success_by_pace(work - np.log(costs), seen.rows, useless)
         return found
 

@@ -3,7 +3,7 @@
 The logarithm of the new time is a line in the other board's and in the logarithms of static figures, which begins at "in
 proportion to the other board's", and a smooth function of what variants are made of on what the line leaves. Both are one
 Gaussian process, so that its deviations count that a handful of probes leave the line open too: those of a function fitted
-to what a fitted line left were 2.5 to 8 times too small. They guide a search; people are shown intervals of
+to what a fitted line left were 2.4 to 6 times too small. They guide a search; people are shown intervals of
 :mod:`edgedeploy.search.conformal` alone.
 """
 
