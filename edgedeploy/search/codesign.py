@@ -195,10 +195,14 @@ class CoDesign:
 
     def _work(self) -> Floats:
         """Multiply-accumulates of every candidate; the most that are known, or 1, of what they are not known."""
+        logarithms = self._log_work()
+        return np.exp(np.nan_to_num(logarithms, nan=np.nanmax(logarithms, initial=0.0)))
+
+    def _log_work(self) -> Floats:
+        """Logarithms of every candidate's multiply-accumulates, NaN where they are unknown."""
         assert self._made is not None
         if len(self._work_of) != len(self._made):
-            work = self._made.work()
-            self._work_of = np.exp(np.nan_to_num(work, nan=np.nanmax(work, initial=0.0)))
+            self._work_of = self._made.work()
         return self._work_of
 
     def _is_best(self, outcome: Scored) -> bool:
@@ -419,7 +423,7 @@ class CoDesign:
         features = self._features(self._without(index))
         found = success_of(features, seen.rows, useless) * success_by_figures(features, seen.rows, useless)
         if useless.any():
-            work = self._candidates().work()
+            work = self._log_work()
             for other, costs in self._wholly_known().items():
                 if seen.scale(other).logarithmic and other < self._objectives:  # work itself has no pace
                     found = found * success_by_pace(work - np.log(costs), seen.rows, useless)
