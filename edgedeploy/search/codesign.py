@@ -6,7 +6,7 @@ at all, and the expected hypervolume improvement in closed form. What it propose
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,19 +21,14 @@ from edgedeploy.search.failures import success_by_figures, success_by_pace, succ
 from edgedeploy.search.improvement import MOST_OBJECTIVES, Below, cut, hypervolume, improvement
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
+from edgedeploy.search.processes import Processes
 from edgedeploy.search.scales import Scale, scale_of
-from edgedeploy.search.seen import Observations, Seen
+from edgedeploy.search.seen import Seen
 from edgedeploy.search.space import Space
-from edgedeploy.search.surrogate import Features, Floats, Process, fit
+from edgedeploy.search.surrogate import Features, Floats
 
 STARTUP: Final = 6
 """Scored variants before a surrogate is asked; until then candidates are spread over their size."""
-
-MOST_OBSERVATIONS: Final = 300
-"""Observations of a surrogate, at most: the best, and the rest evenly over the history."""
-
-MOST_FITTED: Final = 150
-"""Observations that a kernel's settings are fitted to, at most."""
 
 _HOPELESS: Final = 0.15
 """Probability of success below which anything else comes first."""
@@ -43,10 +38,6 @@ _NOTHING: Final = 1e-4
 
 _NEAR_MISS: Final = 0.01
 """Share of a limit by which two runs of one variant may differ: who misses by less may meet it."""
-
-_DOUBT: Final = 2.0
-"""How many times wider than predicted a value is taken to scatter before goals are given up: of a Gaussian process's own
-90 % intervals on public tables, at worst 64 % held the value, which a spread 1.8 times as wide would mend."""
 
 _LEVELS: Final = (0.05, 0.28, 0.5, 0.72, 0.95)
 _NEAR_LEVEL: Final = 0.04
@@ -91,7 +82,7 @@ class CoDesign:
         self._work_of: Floats = np.zeros(0)
         self._features_of: dict[tuple[int, frozenset[str]], Features] = {}
         self._voted: tuple[tuple[int, int], Floats] | None = None
-        self._settings: dict[tuple[str, int], Floats] = {}
+        self._processes = Processes(self._features)
         self._beliefs: Beliefs | None = None
         self.best_gain: float | None = None
         """What the best untried candidate promised at the last proposal, as a share of the front's hypervolume; None when
@@ -168,7 +159,7 @@ class CoDesign:
             if not self._give_up or (still_exploring and name in self._knowledge.of_weights):
                 continue
             if min(outcome.constraints.get(name, 0.0) for outcome in outcomes) > _NEAR_MISS:
-                chance = self._hope(name, rows, outcomes)
+                chance = self._processes.hope(name, rows, outcomes)
                 if not free.any() or float(chance[free].max()) < self._give_up:
                     return name
         return ""
@@ -332,7 +323,7 @@ class CoDesign:
         gain = improvement(below, front, reference) * self._success() * of_use
         for name in dict.fromkeys(name for outcome in outcomes for name in outcome.constraints):
             if name not in self._knowledge.limited:  # those moved the reference point already
-                gain *= self._meets(name, seen.rows, outcomes)
+                gain *= self._processes.meets(name, seen.rows, outcomes)
         share = gain / max(hypervolume(front, reference), 1e-12)
         self._beliefs = Beliefs(modelled[: self._objectives], share, self._knowledge.bounds)
         if self._knowledge.cost_s is not None:
@@ -355,7 +346,7 @@ class CoDesign:
         if known.all():
             mean, spread = np.zeros(len(known)), np.zeros(len(known))
         else:
-            mean, spread = self._process(
+            mean, spread = self._processes.predicted(
                 f"objective {index}",
                 self._without(index),
                 lambda count: seen.first(count).observations(index),
@@ -369,53 +360,6 @@ class CoDesign:
         """Parameters that cannot change the objective."""
         effects = self._knowledge.without_effect
         return effects[index] if index < len(effects) else frozenset()
-
-    def _process(
-        self,
-        name: str,
-        without: frozenset[str],
-        observed: Callable[[int], Observations],
-        count: int,
-        pending: Sequence[int] = (),
-    ) -> tuple[Floats, Floats]:
-        """Mean and standard deviation at every candidate, after ``count`` of them were scored; ``observed`` says what was
-        told of the first so many. What is under way is taken to be what it is predicted to be."""
-        features = self._features(without)
-        fitted = _fitted_at(count)
-        if (name, fitted) not in self._settings:
-            some = observed(fitted).at_most(MOST_FITTED)
-            self._settings[name, fitted] = fit(features, some.rows, some.targets, some.variances)
-        some = observed(count).at_most(MOST_OBSERVATIONS)
-        process = Process(features, some.rows, some.targets, some.variances, self._settings[name, fitted])
-        mean, spread = process.predict()
-        return process.also(pending, mean[list(pending)]).predict() if len(pending) else (mean, spread)
-
-    def _hope(self, name: str, rows: NDArray[np.intp], outcomes: Sequence[Scored]) -> Floats:
-        """Probability that a candidate meets a constraint that nobody met, by the logarithm of value over limit: where
-        values span decades, differences near the limit are lost. The spread is taken to be wider than predicted."""
-        from scipy.special import ndtr
-
-        missed = np.log1p([max(0.0, outcome.constraints.get(name, 0.0)) for outcome in outcomes])
-
-        def observed(count: int) -> Observations:
-            return Observations(rows[:count], missed[:count], np.zeros(count))
-
-        mean, spread = self._process(f"hope {name}", frozenset(), observed, len(missed))
-        return np.asarray(ndtr(-mean / (_DOUBT * spread)), dtype=float)
-
-    def _meets(self, name: str, rows: NDArray[np.intp], outcomes: Sequence[Scored]) -> Floats:
-        """Probability that a candidate meets the constraint."""
-        from scipy.special import ndtr
-
-        values = np.array([outcome.constraints.get(name, 0.0) for outcome in outcomes], dtype=float)
-
-        def observed(count: int) -> Observations:
-            targets = -scale_of(values[:count], -1.0).of(values[:count])
-            return Observations(rows[:count], targets, np.zeros(count))
-
-        mean, spread = self._process(f"constraint {name}", frozenset(), observed, len(values))
-        limit = -float(scale_of(values, -1.0).of(np.zeros(1))[0])
-        return np.asarray(ndtr((limit - mean) / spread), dtype=float)
 
     def _of_use(self, index: int, seen: Seen, useless: NDArray[np.bool_]) -> Floats:
         """Probability that a candidate is not among those that are ``useless`` in one objective. Without it the fastest of a
@@ -441,10 +385,3 @@ class CoDesign:
         return success_of(
             self._features(frozenset()), np.array([told.row for told in self._told], dtype=np.intp), failed
         )
-
-
-def _fitted_at(count: int) -> int:
-    """How many of ``count`` observations the settings are fitted to: all at first, later all that there were at the last
-    round number."""
-    step = 1 if count <= 30 else 5 if count <= 100 else 25
-    return count // step * step
