@@ -87,6 +87,15 @@ def test_the_front_is_printed_once_however_the_search_ends(
     assert "how search goes" in done.stderr  # its progress is shown
 
 
+def test_a_front_that_fails_after_a_search_that_did_not_ends_with_its_status(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    program = tmp_path / "venv" / "bin" / "edgedeploy"
+    program.write_text(program.read_text() + "[ $1 != front ] || exit 3\n")
+    argv = [str(REPO / "scripts" / "demo")]
+    assert subprocess.run(argv, env=environment, timeout=60, check=False, capture_output=True).returncode == 3
+
+
 @pytest.mark.parametrize(("status", "told"), [(4, True), (137, False)])
 def test_a_busy_machine_is_named_where_it_was_the_reason(
     status: int, told: bool, tmp_path: Path, environment: dict[str, str]
