@@ -312,7 +312,9 @@ class CoDesign:
             reference = weighed[-1].max() + margin * np.ptp(weighed[-1])
             if index in wholly_known and index not in self._knowledge.linear:
                 known = weighing.of(wholly_known[index])
-                reference = known.max() + (_MARGIN * np.ptp(known) or _MARGIN if index >= self._objectives else 0.0)
+                reference = known.max()
+                if index >= self._objectives:  # the most accurate are often those with the most work, and count too
+                    reference += _MARGIN * np.ptp(known) or _MARGIN
             limit = weighing.of(np.array(self._knowledge.limits.get(index, np.nan)))
             references.append(min(reference + 1e-9, np.nan_to_num(limit, nan=np.inf)))
         met = np.append(

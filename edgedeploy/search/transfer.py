@@ -2,8 +2,9 @@
 
 The logarithm of the new time is a line in the other board's and in the logarithms of static figures, which begins at "in
 proportion to the other board's", and a smooth function of what variants are made of on what the line leaves. Both are one
-Gaussian process, so that its deviations count that a handful of probes leave the line open too: those of a function fitted
-to what a fitted line left were 2.4 to 6 times too small. They guide a search; people are shown intervals of
+Gaussian process (Rasmussen and Williams, Gaussian Processes for Machine Learning, section 2.7), so that its deviations
+count that a handful of probes leave the line open too: those of a function fitted to what a fitted line left were 2.4 to 6
+times too small (docs/reference/search.md). They guide a search; people are shown intervals of
 :mod:`edgedeploy.search.conformal` alone.
 """
 

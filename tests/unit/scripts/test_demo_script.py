@@ -44,6 +44,11 @@ def calls(tmp_path: Path, environment: dict[str, str], *arguments: str) -> list[
     return [line.split() for line in (tmp_path / "log").read_text().splitlines()]
 
 
+def ended(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    argv = [str(REPO / "scripts" / "demo")]
+    return subprocess.run(argv, env=environment, timeout=60, check=False, capture_output=True, text=True)
+
+
 def test_a_new_demo_is_fitted_to_the_host_and_a_begun_one_goes_on_as_it_is(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -65,8 +70,7 @@ def test_a_demo_whose_search_fails_has_a_report_and_says_how_to_go_on(
 ) -> None:
     program = tmp_path / "venv" / "bin" / "edgedeploy"
     program.write_text(program.read_text() + "case $1 in search) exit 4 ;; front) exit 1 ;; esac\n")
-    argv = [str(REPO / "scripts" / "demo")]
-    done = subprocess.run(argv, env=environment, timeout=60, check=False, capture_output=True, text=True)
+    done = ended(environment)
     assert done.returncode == 4
     assert f"OUT={tmp_path / 'demo'} scripts/demo" in done.stderr and "status 4" in done.stderr
     called = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
@@ -80,8 +84,7 @@ def test_the_front_is_printed_once_however_the_search_ends(
     program = tmp_path / "venv" / "bin" / "edgedeploy"
     said = "case $1 in search | front) echo 'Front: here'; echo \"how $1 goes\" >&2 ;; esac\n"
     program.write_text(f"{program.read_text()}{said}[ $1 != search ] || exit {status}\n")
-    argv = [str(REPO / "scripts" / "demo")]
-    done = subprocess.run(argv, env=environment, timeout=60, check=False, capture_output=True, text=True)
+    done = ended(environment)
     assert done.returncode == status
     assert done.stdout.count("Front: here") == 1
     assert "how search goes" in done.stderr  # its progress is shown
@@ -92,8 +95,7 @@ def test_a_front_that_fails_after_a_search_that_did_not_ends_with_its_status(
 ) -> None:
     program = tmp_path / "venv" / "bin" / "edgedeploy"
     program.write_text(program.read_text() + "[ $1 != front ] || exit 3\n")
-    argv = [str(REPO / "scripts" / "demo")]
-    assert subprocess.run(argv, env=environment, timeout=60, check=False, capture_output=True).returncode == 3
+    assert ended(environment).returncode == 3
 
 
 @pytest.mark.parametrize(("status", "told"), [(4, True), (137, False)])
@@ -102,8 +104,7 @@ def test_a_busy_machine_is_named_where_it_was_the_reason(
 ) -> None:
     program = tmp_path / "venv" / "bin" / "edgedeploy"
     program.write_text(program.read_text() + f"case $1 in search) exit {status} ;; esac\n")
-    argv = [str(REPO / "scripts" / "demo")]
-    done = subprocess.run(argv, env=environment, timeout=60, check=False, capture_output=True, text=True)
+    done = ended(environment)
     assert done.returncode == status
     assert (f"below [measure] of {tmp_path / 'demo' / 'study.toml'}" in done.stderr) == told
 
