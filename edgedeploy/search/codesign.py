@@ -7,7 +7,7 @@ at all, and the expected hypervolume improvement in closed form. What it propose
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,8 +17,9 @@ from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Scalar
 from edgedeploy.search.beliefs import LATER, NO_CHANGE, Belief, Beliefs, Left
 from edgedeploy.search.candidates import Candidates, Params
+from edgedeploy.search.certain import Certain
 from edgedeploy.search.failures import success_by_figures, success_by_pace, success_of
-from edgedeploy.search.improvement import MOST_OBJECTIVES, Below, cut, hypervolume, improvement
+from edgedeploy.search.improvement import Below, cut, hypervolume, improvement
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Outcome, Scored
 from edgedeploy.search.processes import Processes
@@ -68,18 +69,15 @@ class CoDesign:
         more_boards: bool = False,
     ) -> None:
         self._give_up = give_up
-        self._objectives = len(directions)
         self._space = space
-        self._weighs_work = more_boards and len(directions) < MOST_OBJECTIVES
         signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
-        self._signs = np.array([*signs, 1.0] if self._weighs_work else signs)
+        self._certain = Certain(signs, knowledge, more_boards)
+        self._signs = self._certain.signs
         self._seed = seed
         self._knowledge = knowledge
         self._made: Candidates | None = None
         self._waiting: list[tuple[Params, Outcome]] = []
         self._told: list[_Told] = []
-        self._exact: Floats = np.zeros((0, len(self._signs)))
-        self._work_of: Floats = np.zeros(0)
         self._features_of: dict[tuple[int, frozenset[str]], Features] = {}
         self._voted: tuple[tuple[int, int], Floats] | None = None
         self._processes = Processes(self._features)
@@ -101,7 +99,7 @@ class CoDesign:
         free[candidates.rows(taken)] = False
         if not free.any():
             return None
-        self._learn_exact()
+        self._certain.learn(candidates)
         scored = [told for told in self._told if isinstance(told.outcome, Scored)]
         self._beliefs, self.best_gain, self.unreachable = None, None, ""
         if len(scored) < STARTUP:
@@ -124,15 +122,15 @@ class CoDesign:
         if len(scored) < STARTUP or not self._knowledge.has_exact:
             return []
         candidates = self._candidates()
-        self._learn_exact()
+        self._certain.learn(candidates)
         self._gain(scored, ())
         told = {told.row for told in self._told}
         found = []
-        for row in np.flatnonzero(np.isfinite(self._exact[:, : self._objectives]).any(axis=1)):
-            variant = candidates.variants[int(row)]
-            if int(row) in told or self._knowledge.before(variant) is not None:
+        for row in self._certain.known_rows():
+            variant = candidates.variants[row]
+            if row in told or self._knowledge.before(variant) is not None:
                 continue
-            belief = self._belief(int(row))
+            belief = self._belief(row)
             reason = NO_CHANGE if belief.gain < _NOTHING else self._knowledge.left_out(variant) or LATER
             found.append(Left(variant, belief, reason))
         return sorted(found, key=lambda left: -left.belief.gain)
@@ -170,48 +168,17 @@ class CoDesign:
             self._made = Candidates(self._space, self._knowledge, self._seed)
         for params, told in self._waiting:
             row = self._made.add(params)
-            outcome = self._with_work(row, told)
+            outcome = self._certain.with_work(self._made, row, told)
             self._told.append(_Told(row, outcome))
             if isinstance(outcome, Scored) and not self._made.whole and self._is_best(outcome):
                 self._made.add_neighbours(params)
         self._waiting.clear()
         return self._made
 
-    def _with_work(self, row: int, outcome: Outcome) -> Outcome:
-        """With its multiply-accumulates as one more value, where they count as one."""
-        if not self._weighs_work or not isinstance(outcome, Scored):
-            return outcome
-        variances = (*outcome.variances, 0.0) if outcome.variances else ()
-        return replace(outcome, values=(*outcome.values, float(self._work()[row])), variances=variances)
-
-    def _work(self) -> Floats:
-        """Multiply-accumulates of every candidate; the most that are known, or 1, of what they are not known."""
-        logarithms = self._log_work()
-        return np.exp(np.nan_to_num(logarithms, nan=np.nanmax(logarithms, initial=0.0)))
-
-    def _log_work(self) -> Floats:
-        """Logarithms of every candidate's multiply-accumulates, NaN where they are unknown."""
-        assert self._made is not None
-        if len(self._work_of) != len(self._made):
-            self._work_of = self._made.work()
-        return self._work_of
-
     def _is_best(self, outcome: Scored) -> bool:
         own = self._signs * np.array(outcome.values)
         others = (told.outcome for told in self._told[:-1])
         return not any(np.all(self._signs * np.array(o.values) <= own) for o in others if isinstance(o, Scored))
-
-    def _learn_exact(self) -> None:
-        """Ask for what is certain by now of candidates of which nothing is; what was certain stays so."""
-        candidates = self._candidates()
-        more = np.full((len(candidates) - len(self._exact), len(self._signs)), np.nan)
-        self._exact = np.concatenate([self._exact, more])
-        if self._knowledge.has_exact:
-            for row in np.flatnonzero(np.isnan(self._exact[:, : self._objectives]).all(axis=1)):
-                for index, value in self._knowledge.exact(candidates.variants[int(row)]).items():
-                    self._exact[row, index] = value
-        if self._weighs_work:
-            self._exact[:, -1] = self._work()
 
     def _take(self, gain: Floats, among: NDArray[np.bool_], free: NDArray[np.bool_]) -> Params | None:
         """Of the candidates ``among``, that with the largest gain, or the free one that has to be evaluated before it; None
@@ -254,7 +221,7 @@ class CoDesign:
     def _size(self) -> Floats | None:
         """An objective that is known of all candidates, or else their work, or the first static figure; None when there is
         none of these."""
-        for values in [*self._exact.T, self._candidates().work()]:
+        for values in [*self._certain.values.T, self._candidates().work()]:
             if np.all(np.isfinite(values)) and np.ptp(values) > 0:
                 return np.asarray(values)
         statics = self._features(frozenset()).statics
@@ -268,11 +235,8 @@ class CoDesign:
             columns, codes = candidates.columns(), candidates.codes()
             kept = [index for index, column in enumerate(columns) if column.name not in without]
             statics = candidates.statics()
-            known = [
-                scale_of(values, self._signs[i]).of(values)
-                for i, values in self._wholly_known().items()
-                if i < self._objectives
-            ]
+            certain = self._certain.wholly_asked(len(candidates))
+            known = [scale_of(values, self._signs[index]).of(values) for index, values in certain.items()]
             if known:  # a time far below what the size lets expect tells of a network whose layers are not connected
                 statics = np.column_stack([statics, *known])
             self._features_of[key] = Features.of(
@@ -280,17 +244,12 @@ class CoDesign:
             )
         return self._features_of[key]
 
-    def _wholly_known(self) -> dict[int, Floats]:
-        """Values of objectives that are certain of every candidate."""
-        exact = self._exact if len(self._exact) == len(self._candidates()) else np.zeros((0, len(self._signs)))
-        return {i: values for i, values in enumerate(exact.T) if len(values) and np.all(np.isfinite(values))}
-
     def _gain(self, scored: Sequence[_Told], pending: Sequence[int]) -> Floats:
         """Expected improvement of each candidate, times the probabilities that it can be evaluated, is of use and meets the
         limits, over what it costs."""
         outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
         seen = self._seen(scored)
-        wholly_known = self._wholly_known()
+        wholly_known = self._certain.wholly(len(self._candidates()))
         below: list[Below] = []
         weighed, references = [], []
         modelled: list[tuple[Floats, Floats, Scale]] = []
@@ -313,7 +272,9 @@ class CoDesign:
             if index in wholly_known and index not in self._knowledge.linear:
                 known = weighing.of(wholly_known[index])
                 reference = known.max()
-                if index >= self._objectives:  # the most accurate are often those with the most work, and count too
+                if not self._certain.was_asked(
+                    index
+                ):  # the most accurate are often those with the most work, and count too
                     reference += _MARGIN * np.ptp(known) or _MARGIN
             limit = weighing.of(np.array(self._knowledge.limits.get(index, np.nan)))
             references.append(min(reference + 1e-9, np.nan_to_num(limit, nan=np.inf)))
@@ -327,7 +288,7 @@ class CoDesign:
             if name not in self._knowledge.limited:  # those moved the reference point already
                 gain *= self._processes.meets(name, seen.rows, outcomes)
         share = gain / max(hypervolume(front, reference), 1e-12)
-        self._beliefs = Beliefs(modelled[: self._objectives], share, self._knowledge.bounds)
+        self._beliefs = Beliefs(modelled[: self._certain.asked], share, self._knowledge.bounds)
         if self._knowledge.cost_s is not None:
             gain /= [self._knowledge.cost_s(variant) for variant in self._candidates().variants]
         return gain
@@ -344,7 +305,7 @@ class CoDesign:
 
     def _predicted(self, index: int, seen: Seen, pending: Sequence[int]) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the objective at every candidate, on its scale; what is known is certain."""
-        known = np.isfinite(self._exact[:, index])
+        known = np.isfinite(self._certain.values[:, index])
         if known.all():
             mean, spread = np.zeros(len(known)), np.zeros(len(known))
         else:
@@ -355,7 +316,7 @@ class CoDesign:
                 len(seen.rows),
                 pending,
             )
-        mean[known], spread[known] = seen.scale(index).of(self._exact[known, index]), 0.0
+        mean[known], spread[known] = seen.scale(index).of(self._certain.values[known, index]), 0.0
         return mean, spread
 
     def _without(self, index: int) -> frozenset[str]:
@@ -369,9 +330,9 @@ class CoDesign:
         features = self._features(self._without(index))
         found = success_of(features, seen.rows, useless) * success_by_figures(features, seen.rows, useless)
         if useless.any():
-            work = self._log_work()
-            for other, costs in self._wholly_known().items():
-                if seen.scale(other).logarithmic and other < self._objectives:  # work itself has no pace
+            work = self._certain.log_work(self._candidates())
+            for other, costs in self._certain.wholly_asked(len(work)).items():  # work itself has no pace
+                if seen.scale(other).logarithmic:
                     found = found * success_by_pace(work - np.log(costs), seen.rows, useless)
         return found
 
