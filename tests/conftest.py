@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import itertools
 import os
@@ -107,12 +108,29 @@ def _rank(item: pytest.Item) -> int:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """A test that judges no time, with all its fixtures, measures in a place of its worker's own: else four workers would
     wait for one another. Boards that a test reaches through sshd have the machine's place, as sshd passes nothing on."""
+    _leave_imported_alone()
     with pytest.MonkeyPatch.context() as patch:
         if {"beside", "waiting"} & set(item.keywords) and "alone" not in item.keywords:
             patch.setenv(PLACE, f"tests-{os.getpid()}")
         else:
             patch.delenv(PLACE, raising=False)
         return (yield)
+
+
+MANY_MODULES = 200
+
+
+def _leave_imported_alone() -> None:
+    """Modules and what they define stay to the end: the collector of garbage looked through a million such objects again
+    and again, a tenth of a worker's processor time."""
+    if len(sys.modules) >= _settled[0] + MANY_MODULES:
+        gc.collect()
+        gc.freeze()
+        _settled[0] = len(sys.modules)
+
+
+_settled = [0]
+"""How many modules there were when what they hold was left alone."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

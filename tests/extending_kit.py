@@ -30,12 +30,14 @@ _ENDS: Final = {"(": ")", "{": "}", "[": "]"}
 
 
 class Tree:
-    """A copy of the package below ``folder``."""
+    """A copy of the package below ``folder``, with the byte code of what is not changed: it names the source's time and
+    size, which are copied."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.package = folder / "edgedeploy"
-        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        being_written = shutil.ignore_patterns("*.pyc.*")  # by who imports the package now: gone before it is copied
+        shutil.copytree(PACKAGE, self.package, ignore=being_written)
 
     def add(self, name: str, text: str) -> None:
         """A new file of the package."""

@@ -5,6 +5,7 @@ The caller sets the limits of this process. This file imports nothing of the pro
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import sys
@@ -13,17 +14,22 @@ from typing import Any
 
 
 def look(path: Path, tensor_bytes: int) -> dict[str, Any]:
-    """``problem`` is a sentence, or None when nothing was found; ``missing`` says that onnx is not installed."""
+    """``problem`` is a sentence, or None when nothing was found: then ``sha256`` is that of the bytes that were parsed, and
+    ``alone`` says whether all tensors lie in them. ``missing`` says that onnx is not installed."""
     if importlib.util.find_spec("onnx") is None:
         return {"missing": "onnx is not installed"}
     import onnx
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        data = path.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        model = onnx.load_from_string(data, onnx.serialization.registry.get_format_from_file_extension(path.suffix))
+        del data
     except Exception as exc:  # the parser's errors have no common base
         return {"problem": f"it is no ONNX model ({type(exc).__name__})"}
     try:
-        return {"problem": model_problem(model, path, tensor_bytes)}
+        alone = all(tensor.data_location != onnx.TensorProto.EXTERNAL for tensor in model_tensors(model))
+        return {"problem": model_problem(model, path, tensor_bytes), "sha256": sha256, "alone": alone}
     except RecursionError:
         return {"problem": "its graphs are nested too deeply"}
 

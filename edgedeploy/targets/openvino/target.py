@@ -37,6 +37,7 @@ from edgedeploy.targets.openvino.constants import narrow_weights
 from edgedeploy.targets.openvino.layers import label_operations, name_ranges
 from edgedeploy.targets.openvino.quantize import CALIBRATIONS, check_narrow, compress, narrow_nodes, quantize
 from edgedeploy.targets.openvino.quantizers import ONNXRUNTIME, QUANTIZERS, pairs_of_onnxruntime
+from edgedeploy.targets.openvino.toolkit import convert
 from edgedeploy.targets.share import check_share
 
 ENTRY: Final = "model.xml"
@@ -149,7 +150,7 @@ def _write(request: BuildRequest, path: Path) -> None:
         # What is quantized or rounded has to be folded first: a batch norm of its own would be so apart from its
         # convolution.
         folded = narrow or _float_hint(request) != "f32"
-        model = ov.convert_model(str(named)) if folded else ov.Core().read_model(str(named))
+        model = convert(named) if folded else ov.Core().read_model(str(named))
     for part in (named, weights_file(named)):
         part.unlink(missing_ok=True)
     sources = label_operations(model, source)

@@ -1,4 +1,4 @@
-"""NNCF as a build needs it: silent, and without PyTorch where nothing else has it in memory."""
+"""NNCF and OpenVINO's converter as a build needs them: silent, and without PyTorch where nothing else has it in memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -43,6 +44,25 @@ def quiet_nncf() -> Any:
             setattr(backend, name, _OfTorch(asks))
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
+
+
+_REPORTERS: Final = ("convert_impl", "telemetry_utils", "utils")
+"""Modules of OpenVINO's converter that have its reports to Intel by the name ``tm``."""
+
+
+def convert(path: Path) -> Any:
+    """OpenVINO's model of an ONNX file, with its constants folded.
+
+    The converter takes silence for consent: it wrote an identifier into the user's home and started a process with each of
+    its five reports. A build must not call home, so it gets the stand-in that the converter itself has for where the
+    package of reports is not installed.
+    """
+    import openvino as ov
+    from openvino.tools.ovc import telemetry_stub
+
+    for name in _REPORTERS:
+        importlib.import_module(f"openvino.tools.ovc.{name}").__dict__["tm"] = telemetry_stub
+    return ov.convert_model(str(path))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ a driver.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.targets.tensorrt import rtx_worker
 from edgedeploy.targets.tensorrt.proof import Evidence, Level
 
 PACKAGE: Final = "tensorrt-rtx"
@@ -83,19 +83,10 @@ def installed_version() -> str | None:
 
 def check(path: Path) -> RtxResult:
     """Raises :class:`ProxyDied` when the process ends without an answer or takes too long."""
-    argv = [sys.executable, "-m", f"{__package__}.rtx_worker", str(path), GPU]
-    checkout = str(Path(__file__).resolve().parents[3])  # a source checkout need not be installed
-    search_path = os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
+    argv = [sys.executable, "-P", rtx_worker.__file__, str(path), GPU]  # by its file: its package would be imported too
     asked = f"a check of {path.name} by {PACKAGE}"
     try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=TIME_LIMIT_S,
-            check=False,
-            env={**os.environ, "PYTHONPATH": search_path},
-        )
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
     except subprocess.TimeoutExpired as exc:
         raise ProxyDied(asked, f"no answer within {TIME_LIMIT_S:g} s", "Try a smaller network") from exc
     lines = done.stdout.strip().splitlines()

@@ -1,4 +1,5 @@
-"""The process that :mod:`.rtx` starts, with a model and a GPU as arguments; it prints one JSON line."""
+"""The process that :mod:`.rtx` starts, with a model and a GPU as arguments; it prints one JSON line. This file imports
+nothing of the project."""
 
 from __future__ import annotations
 

@@ -276,9 +276,14 @@ def channels_last(folder: Path) -> Model:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", [2, pytest.param(10, marks=[pytest.mark.long, pytest.mark.timeout(3000)])])
-def test_a_network_that_trained_channels_last_always_converts_to_one_file(times: int, tmp_path: Path) -> None:
-    """Also from a program of an older folder, whose weights were saved as they lay. Each time in a process of its own, with
+@pytest.mark.parametrize(
+    ("now", "before"), [(1, 2), pytest.param(10, 10, marks=[pytest.mark.long, pytest.mark.timeout(3000)])]
+)
+def test_a_network_that_trained_channels_last_always_converts_to_one_file(
+    now: int, before: int, tmp_path: Path
+) -> None:
+    """Also from a program of an older folder, whose weights were saved as they lay: ten of twelve such conversions had mixed
+    some up. That no such weights are saved any more, tests of the program show. Each time in a process of its own, with
     nothing kept from before."""
     readiness = LiteRtTarget().probe()
     if not readiness.ready:
@@ -286,13 +291,12 @@ def test_a_network_that_trained_channels_last_always_converts_to_one_file(times:
     model = channels_last(tmp_path)
     assert any(not weight.is_contiguous() for weight in torch.export.load(tmp_path / "older.pt2").state_dict.values())
     digests = set()
-    for number in range(times):
-        for source in ("program.pt2", "older.pt2"):
-            program = tmp_path / f"{number} {source}" / source
-            program.parent.mkdir()
-            shutil.copy(tmp_path / source, program)
-            request = replace(model, program=program).request("float32")
-            digests.add(LiteRtTarget().build(request, program.parent / "built").files[0].sha256)
+    for number, source in enumerate(["program.pt2"] * now + ["older.pt2"] * before):
+        program = tmp_path / f"{number} {source}" / source
+        program.parent.mkdir()
+        shutil.copy(tmp_path / source, program)
+        request = replace(model, program=program).request("float32")
+        digests.add(LiteRtTarget().build(request, program.parent / "built").files[0].sha256)
     assert len(digests) == 1
 
 

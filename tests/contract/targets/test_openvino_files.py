@@ -116,3 +116,18 @@ def test_rounding_to_bfloat16_is_to_the_nearest_even() -> None:
     np.testing.assert_array_equal(found[:4], wanted)
     np.testing.assert_allclose(found[4:], values[4:], rtol=2**-6)
     assert not (found.view(np.uint32) & 0xFFFF).any()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_build_reports_to_nobody(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's converter takes silence for consent, and asks for its reporter by name in three of its modules."""
+    telemetry = pytest.importorskip("openvino_telemetry")
+    from openvino.tools.ovc import convert_impl, telemetry_utils, utils
+
+    reports = []
+    for name in ("init", "start_session", "send_event", "send_error", "send_stack_trace", "end_session"):
+        monkeypatch.setattr(telemetry.Telemetry, name, lambda *told, **_: reports.append(told))
+    for part in (convert_impl, telemetry_utils, utils):
+        monkeypatch.setattr(part, "tm", telemetry)  # as where nothing has been built yet
+    OpenVinoTarget().build(request(convolutional(tmp_path / "m.onnx"), precision), tmp_path / "built")
+    assert reports == []

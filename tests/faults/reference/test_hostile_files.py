@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +22,7 @@ from edgedeploy.boards.emulated.board import EmulatedBoard
 from edgedeploy.errors import DataError
 from edgedeploy.records.artifact import Artifact, TensorSpec
 from edgedeploy.records.job import Job
+from edgedeploy.reference import safety
 from edgedeploy.reference.export import describe
 from edgedeploy.reference.safety import Limits, check_onnx
 
@@ -171,6 +174,43 @@ def test_weights_beside_the_model_are_allowed(tmp_path: Path) -> None:
     with_external_weights(tmp_path / "model.onnx", "weights.bin")
     (tmp_path / "weights.bin").write_bytes(bytes(8 * 3 * 9 * 4))
     check_onnx(tmp_path / "model.onnx")
+
+
+def test_one_files_bytes_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a process of its own each time, as long as anything else decides: other bytes, other limits, or other files."""
+    looks: list[str] = []
+
+    def counted(asked: str, *arguments: Any) -> bytes:
+        looks.append(asked)
+        return run_limited(asked, *arguments)
+
+    run_limited = safety.run_limited
+    monkeypatch.setattr(safety, "run_limited", counted)
+    monkeypatch.setattr(safety, "_found_sound", set())
+    sound, same = tmp_path / "sound.onnx", tmp_path / "same.onnx"
+    conv_model(sound)
+    shutil.copy(sound, same)
+    for path in (sound, sound, same):
+        check_onnx(path)
+    assert len(looks) == 1
+    check_onnx(sound, Limits(tensor_bytes=1 << 20))
+    assert len(looks) == 2
+    shutil.copy(sound, tmp_path / "sound.json")
+    with pytest.raises(DataError, match="it is no ONNX model"):
+        check_onnx(tmp_path / "sound.json")
+    sound.write_bytes(sound.read_bytes()[:-20])
+    for _ in range(2):
+        with pytest.raises(DataError):
+            check_onnx(sound)
+    assert len(looks) == 5
+    spread = tmp_path / "spread.onnx"
+    with_external_weights(spread, "weights.bin")
+    (tmp_path / "weights.bin").write_bytes(bytes(8 * 3 * 9 * 4))
+    check_onnx(spread)
+    (tmp_path / "weights.bin").unlink()
+    (tmp_path / "weights.bin").symlink_to("/etc/passwd")
+    with pytest.raises(DataError, match="are reached through a link"):
+        check_onnx(spread)
 
 
 def names(marker: Path) -> list[str]:

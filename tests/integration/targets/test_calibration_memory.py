@@ -1,4 +1,5 @@
-"""Calibration streams: 256 images of 512 x 512 fit beside the model, whatever way ranges are chosen."""
+"""Calibration streams: 256 images of 512 x 512 fit beside the model, whatever way ranges are chosen. What is kept of each
+image adds up, so a quarter of them shows it by a quarter of the limit; ``--long`` takes all."""
 
 from __future__ import annotations
 
@@ -66,6 +67,7 @@ def measure(target: str, way: str, model: str = "-", cases: int = CASES) -> dict
 
 @pytest.mark.slow
 @pytest.mark.timeout(1600)
+@pytest.mark.parametrize("cases", [CASES // 4, pytest.param(CASES, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("target", "way"),
     [
@@ -74,7 +76,7 @@ def measure(target: str, way: str, model: str = "-", cases: int = CASES) -> dict
         *[pytest.param(target, "percentile", marks=pytest.mark.long) for target in ("onnxruntime", "openvino")],
     ],
 )
-def test_256_images_of_512_by_512(target: str, way: str) -> None:
-    found = measure(target, way)
-    assert found["seen"] == CASES
-    assert found["above"] < LIMIT_BYTES
+def test_images_of_512_by_512_are_not_kept(target: str, way: str, cases: int) -> None:
+    found = measure(target, way, cases=cases)
+    assert found["seen"] == cases
+    assert found["above"] < LIMIT_BYTES * cases / CASES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from edgedeploy.evidence.noninferiority import (
     Differences,
@@ -31,11 +31,11 @@ def held(gains: Floats, groups: list[int] | None = None, seed: int = 0) -> Diffe
 def test_the_bound_is_the_lower_of_students_t_and_the_draws(seed: int) -> None:
     gains = np.random.default_rng(seed).standard_t(3, 25) * 0.03
     found = held(gains, seed=seed)
-    t = stats.ttest_1samp(gains, 0, alternative="greater").confidence_interval(0.95).low
+    t = scipy.stats.ttest_1samp(gains, 0, alternative="greater").confidence_interval(0.95).low
     percentile = np.quantile(found.draws, 0.05, method="inverted_cdf")
     assert found.lower() <= t + 1e-12 and found.lower() <= percentile + 1e-3
     assert found.lower() == pytest.approx(min(t, percentile), abs=2e-4)
-    assert found.upper() >= stats.ttest_1samp(gains, 0, alternative="less").confidence_interval(0.95).high - 1e-12
+    assert found.upper() >= scipy.stats.ttest_1samp(gains, 0, alternative="less").confidence_interval(0.95).high - 1e-12
 
 
 @pytest.mark.parametrize("level", [0.95, 0.99, 1 - 0.05 / 37])
@@ -52,7 +52,7 @@ def test_with_groups_it_is_t_of_their_means() -> None:
     gains = np.repeat(rng.normal(0, 0.03, 8), 5) + rng.normal(0, 0.003, 40)
     found = held(gains, groups)
     means = gains.reshape(8, 5).mean(axis=1)
-    t = stats.ttest_1samp(means, 0, alternative="greater").confidence_interval(0.95).low
+    t = scipy.stats.ttest_1samp(means, 0, alternative="greater").confidence_interval(0.95).low
     assert found.lower() == pytest.approx(t) and found.freedom == 7
     assert held(gains).lower() > t, "cases of a group counted as independent promise too much"
 
@@ -73,7 +73,7 @@ def test_a_metric_of_the_split_is_bounded_by_its_draws_and_by_their_spread() -> 
     draws = np.random.default_rng(1).normal(-0.004, 0.01, 1000)
     found = Differences(-0.004, draws, None, 39, 40)
     assert found.lower() <= np.quantile(draws, 0.05) + 1e-4
-    assert found.lower() <= -0.004 - stats.t(39).ppf(0.95) * draws.std(ddof=1) + 1e-12
+    assert found.lower() <= -0.004 - scipy.stats.t(39).ppf(0.95) * draws.std(ddof=1) + 1e-12
     assert found.p_value(0.1) < 1e-9, "draws alone cannot say less than one in a thousand"
 
 
@@ -92,7 +92,7 @@ def test_about_so_many_cases_would_show_it() -> None:
 
 @pytest.mark.parametrize(("lost", "cases"), [(0, 40), (0, 60), (1, 60), (3, 28), (7, 200)])
 def test_the_bound_on_lost_cases_is_exact(lost: int, cases: int) -> None:
-    assert share_upper(lost, cases) == pytest.approx(stats.binomtest(lost, cases).proportion_ci(0.90).high)
+    assert share_upper(lost, cases) == pytest.approx(scipy.stats.binomtest(lost, cases).proportion_ci(0.90).high)
 
 
 def test_so_many_cases_show_that_few_are_lost() -> None:

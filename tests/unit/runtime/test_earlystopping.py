@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import comb
 
 import pytest
-from scipy.stats import binom
+import scipy
 
 from edgedeploy.records.metrics import QUERIES_FOR_PERCENTILE
 from edgedeploy.runtime.scenarios.earlystopping import chance_of_few, percentile_bound, queries_needed, slow_allowed
@@ -46,7 +46,7 @@ def test_the_table_of_the_nouns_is_the_bound() -> None:
 def test_chance_is_the_binomial_distribution(percent: float, queries: int) -> None:
     mean = int(queries * (1 - percent / 100))
     for slow in {0, 1, mean // 2, mean, min(queries, mean + 3), queries // 2, queries}:
-        expected = binom.cdf(slow, queries, 1 - percent / 100)
+        expected = scipy.stats.binom.cdf(slow, queries, 1 - percent / 100)
         assert chance_of_few(slow, queries, percent) == pytest.approx(expected, rel=1e-8, abs=1e-250)
 
 

@@ -13,8 +13,6 @@ import made_up
 import numpy as np
 import pytest
 from bundle_kit import FLOAT, INT8, SECRET, array, clip_study, here, made_up_study, manifest_of
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from product_kit import make_key
 from small_task import bench
 from typer.testing import CliRunner
@@ -168,6 +166,9 @@ def test_a_toolchain_that_writes_a_folder_of_the_host_is_found_out(folder: Path,
 
 
 def test_the_bill_of_materials_is_valid_and_whole(bundle: Path) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator  # two seconds, which only this test needs
+
     text = (bundle / "sbom.cdx.json").read_text("utf-8")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     bom = json.loads(text)

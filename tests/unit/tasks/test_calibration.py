@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss
 
 from edgedeploy.tasks.calibration import brier, calibration_error, chance_calibration_error, threshold_for
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_brier_is_scikit_learns(classes: int) -> None:
+    from sklearn.metrics import brier_score_loss
+
     rng = np.random.default_rng(classes)
     truth, chances = rng.integers(0, classes, 60), rng.dirichlet(np.ones(classes), 60)
     wanted = (

@@ -9,7 +9,6 @@ import numpy as np
 import picture_kit
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score, roc_curve
 
 from edgedeploy import (
     FixedOnBaseline,
@@ -277,6 +276,8 @@ def test_colour_and_fixed_intensity(folders: Path) -> None:
 @pytest.mark.parametrize("digits", [1, 6], ids=["ties", "no ties"])
 @pytest.mark.parametrize("classes", [2, 4])
 def test_scores_are_those_of_scikit_learn(classes: int, digits: int) -> None:
+    from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score, roc_curve
+
     rng = np.random.default_rng(digits)
     for _ in range(5):
         truth = rng.integers(0, classes, 50)
@@ -311,6 +312,8 @@ def test_undefined_scores_are_none() -> None:
 
 
 def test_auroc_of_three_classes_is_the_mean_over_those_that_occur() -> None:
+    from sklearn.metrics import roc_auc_score
+
     rng = np.random.default_rng(1)
     truth = np.array([0, 1] * 20)
     chances = rng.dirichlet([1, 1, 1], 40)
@@ -355,6 +358,8 @@ def test_without_a_positive_class_no_threshold_is_set(folders: Path) -> None:
 
 
 def test_what_an_auroc_is_made_of(folders: Path) -> None:
+    from sklearn.metrics import roc_auc_score
+
     task = load(folders)
     cases = task.cases("selection")
     rng = np.random.default_rng(2)

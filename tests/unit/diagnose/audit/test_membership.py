@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.stats import norm
+import scipy
 
 from edgedeploy.diagnose.audit.membership import FEWEST_OUTSIDERS, attack, auc, confidence, ratios, true_positives
 from edgedeploy.diagnose.audit.shadows import attacks
@@ -34,7 +34,7 @@ def simulated(
 def test_a_leak_is_found_as_large_as_theory_says() -> None:
     signals, audited_on, trained_on = simulated(leak=1.0)
     found = attack({"int8": signals["int8"]}, audited_on, trained_on)
-    theory = norm.cdf(1 / np.sqrt(2))  # two normal laws one standard deviation apart
+    theory = scipy.stats.norm.cdf(1 / np.sqrt(2))  # two normal laws one standard deviation apart
     assert found.auc == pytest.approx(theory, abs=0.03)
     assert found.auc_interval.low < theory < found.auc_interval.high
     assert found.tpr is not None and found.tpr_interval is not None
