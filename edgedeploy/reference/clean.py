@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import DataError, SpecError, Unsupported, nearest
+from edgedeploy.errors import DataError, OpenShape, Setting, SpecError, Unsupported, nearest
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference.flow import GIVE_LISTS, UNSHAPED, fold, has_flow, unshaped
@@ -21,7 +21,7 @@ from edgedeploy.reference.foreign import load, name_all, nodes_of
 from edgedeploy.reference.given import computes_doubles, quantized_by
 from edgedeploy.reference.graph import RANDOM_OPERATORS, strip_metadata
 from edgedeploy.reference.safety_child import outline
-from edgedeploy.reference.take_in import TakenIn
+from edgedeploy.reference.take_in import SHAPES, TakenIn
 
 LOWEST_OPSET: Final = 13
 """The first operator set whose QuantizeLinear has a scale per channel; older files are converted to it."""
@@ -216,7 +216,7 @@ def _fix_shapes(path: Path, model: Any, shapes: Mapping[str, Sequence[int]]) -> 
     inputs = {value.name: value for value in model.graph.input}
     for name, wanted in shapes.items():
         if name not in inputs:
-            raise SpecError(f"task.options.shapes.{name}", "the model has no such input", nearest(name, inputs))
+            raise SpecError(Setting(f"{SHAPES}.{name}"), "the model has no such input", nearest(name, inputs))
         tensor = inputs[name].type.tensor_type
         if not tensor.HasField("shape"):
             for _ in wanted:
@@ -226,7 +226,7 @@ def _fix_shapes(path: Path, model: Any, shapes: Mapping[str, Sequence[int]]) -> 
             isinstance(old, int) and old != new for old, new in zip(found, wanted, strict=True)
         ):
             raise SpecError(
-                f"task.options.shapes.{name} = {list(wanted)}", f"the model has {found}", "Give its open dimensions"
+                Setting(f"{SHAPES}.{name}", str(list(wanted))), f"the model has {found}", "Give its open dimensions"
             )
         for dimension, size in zip(tensor.shape.dim, wanted, strict=True):
             dimension.dim_value = size
@@ -360,24 +360,28 @@ def _spec(path: Path, value: Any) -> TensorSpec:
         dtype = "undefined"
     if dtype not in ELEMENT_TYPES:
         raise Unsupported(f"{asked} as numbers", f"its element type is {dtype}", "Export it with numbers only")
-    known = ", ".join(_size_text(place, dimension) for place, dimension in enumerate(tensor.shape.dim))
-    remedy = f"One artifact serves one shape: name it in [task.options.shapes], {value.name!r} = [{known or '1, ...'}]"
     if not tensor.HasField("shape"):
-        raise Unsupported(f"one shape for {asked}", "the file does not say how many dimensions it has", remedy)
+        raise _open(asked, "the file does not say how many dimensions it has", OpenShape(value.name, None))
+    known = OpenShape(value.name, tuple(_size(place, dimension) for place, dimension in enumerate(tensor.shape.dim)))
     shape = []
     for place, dimension in enumerate(tensor.shape.dim):
         if not dimension.HasField("dim_value") or dimension.dim_value < 1:
-            found = f"dimension {place} ({dimension.dim_param or 'unnamed'}) is open"
-            raise Unsupported(f"one shape for {asked}", found, remedy)
+            raise _open(asked, f"dimension {place} ({dimension.dim_param or 'unnamed'}) is open", known)
         shape.append(int(dimension.dim_value))
     return TensorSpec(value.name, dtype, tuple(shape))
 
 
-def _size_text(place: int, dimension: Any) -> str:
+def _open(asked: str, found: str, shape: OpenShape) -> Unsupported:
+    sizes = "1, ..." if shape.sizes is None else ", ".join(map(str, shape.sizes))
+    remedy = f"One artifact serves one shape: name it in [{SHAPES}], {shape.name!r} = [{sizes}]"
+    return Unsupported(f"one shape for {asked}", found, remedy, shape)
+
+
+def _size(place: int, dimension: Any) -> int | str:
     """A dimension in a shape that a user has to fill in: an open first one is the batch, which is 1."""
     if dimension.HasField("dim_value") and dimension.dim_value > 0:
-        return str(dimension.dim_value)
-    return "1" if place == 0 else dimension.dim_param or "?"
+        return int(dimension.dim_value)
+    return 1 if place == 0 else dimension.dim_param or "?"
 
 
 def _prove(
