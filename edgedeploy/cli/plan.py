@@ -70,7 +70,7 @@ def _show_power(found: Any) -> None:
     if rows:
         print_table(f"What the study {found.study!r} can prove", headers, rows)
     for power in found.powers:
-        for text in filter(None, (power.against_the_margin(), power.of_yes_or_no())):
+        for text in power.margin_lines():
             _say(f"{text[:1].upper()}{text[1:]}.")
     for line in _READ:
         _say(line)
