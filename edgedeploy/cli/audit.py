@@ -34,7 +34,9 @@ def audit(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Sleeping backdoors, disagreement, disturbed images, text in images and membership inference of one variant.
+    """Ask one variant what accuracy does not say.
+
+    Looks for sleeping backdoors, disagreement, disturbed images, text in images and membership inference.
 
     \b
     Exit code 1 where a sleeping backdoor is found, 4 where the time of a part was over: run it again, whole parts are kept.

@@ -40,7 +40,9 @@ def bundle(
     end_of_support: Annotated[str, typer.Option(help="A day, for the same.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
-    """One variant of a study as a folder for a product: artifact, pipeline, golden vectors, claims, bill of materials.
+    """One variant of a study as a folder for a product.
+
+    It has artifact, pipeline, golden vectors, claims and bill of materials.
 
     \b
     Example: edgedeploy bundle runs/cart --pick pick --out cart-3 --release 3 --sign lab.pem
@@ -84,7 +86,7 @@ def hand_over(
         Path | None, typer.Option(help="Public key whose signature has to hold first.", show_default=False)
     ] = None,
 ) -> None:
-    """A bundle as another tool has it: OCI image layout (ModelPack), Triton repository, MONAI bundle, MLflow model.
+    """A bundle as another tool has it: OCI, Triton, MONAI, MLflow. The OCI image layout follows ModelPack.
 
     \b
     Example: edgedeploy hand-over cart-3 --to oci --out cart-3.oci --trust lab.pem.pub

@@ -87,7 +87,7 @@ def quantize(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Build one artifact from a float ONNX model, and compare its outputs with the model's.
+    """Build one artifact from a float ONNX model, and compare both. Its outputs are held against the model's.
 
     \b
     Example: edgedeploy quantize unet.onnx --target openvino --calibration images/ --colour grey --mean 0 --std 255 --out q
@@ -147,7 +147,9 @@ def measure(
     board_python: BoardPython = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure one model or artifact on a board, interleaved with its float model; exit code 4 for an invalid run.
+    """Measure one model or artifact on a board.
+
+    Its float model is measured interleaved with it; exit code 4 for an invalid run.
 
     \b
     Example: edgedeploy measure q --board edge@cart-3.lab
@@ -204,7 +206,7 @@ def export(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy one artifact out of a study's folder, with its measurement, hashes, and how to load it.
+    """Copy one artifact out of a study's folder. With it come its measurement, hashes, and how to load it.
 
     \b
     Example: edgedeploy export runs/cart --pick --out unet-cart

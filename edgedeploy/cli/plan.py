@@ -25,7 +25,7 @@ def plan(
     trials: Annotated[int | None, typer.Option(min=1, help="Variants to evaluate, instead of the file's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a search of this study could prove, what it would try and how long it would take. Writes nothing.
+    """What a search could prove, what it would try, and for how long. Writes nothing.
 
     \b
     Example: edgedeploy plan study.toml

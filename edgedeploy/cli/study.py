@@ -40,7 +40,7 @@ def search(
     ] = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
 ) -> None:
-    """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with.
+    """Search, measure and keep. Ctrl-C leaves a folder that --resume goes on with.
 
     \b
     Example: edgedeploy search study.toml --out runs/cart --board cart
@@ -83,7 +83,7 @@ def work(
     board: Annotated[str, typer.Option(help="The board that this process has.", show_default=False)],
     dask: Annotated[str, typer.Option(help="Address of the Dask scheduler: tcp://host:8786.", show_default=False)],
 ) -> None:
-    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` and `nightly --dask`
+    """Offer one board to a Dask cluster. The scheduler or Ctrl-C ends it; `search --dask` and `nightly --dask`
     measure on it.
 
     \b

@@ -60,6 +60,18 @@ def test_the_first_sentence_of_a_command_stands_in_the_list() -> None:
         assert f"  {path[0]} " in listed
 
 
+GROUPS = [(), *sorted({path[:-1] for path in COMMANDS if len(path) > 1})]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: " ".join(group) or "edgedeploy")
+def test_what_a_list_says_of_a_command_is_whole_at_80_columns(group: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": "80"}, catch_exceptions=False).stdout
+    lines = shown.partition("Commands:\n")[2].splitlines()
+    within = [path[-1] for path in COMMANDS if path[:-1] == group] + [path[0] for path in GROUPS[1:] if not group]
+    assert sorted(line.split()[0] for line in lines) == sorted(within), "one line for each"
+    assert [line for line in lines if not line.endswith(".") or line.endswith("..") or len(line) > 80] == []
+
+
 def completed(line: str) -> list[str]:
     words = line.split(" ")
     environment = {
