@@ -9,19 +9,17 @@ import typer
 from rich.markup import escape
 
 from edgedeploy.cli.app import AsJson, Folder, app, out, print_json
+from edgedeploy.cli.older import PickTookAWord
+from edgedeploy.cli.options import OfVariant, Pick, pick_or_variant
 from edgedeploy.records.units import human
 
 
-@app.command()
+@app.command(cls=PickTookAWord)
 def bundle(
     folder: Folder,
-    pick: Annotated[
-        str,
-        typer.Option(
-            help="Digest of a measured variant (its beginning), or `pick`: the study's own.", show_default=False
-        ),
-    ],
     out_folder: Annotated[Path, typer.Option("--out", help="New folder for the bundle.", show_default=False)],
+    pick: Pick = False,
+    variant: OfVariant = None,
     sign: Annotated[
         Path | None, typer.Option(help="Private key (PEM, P-256) that signs it.", show_default=False)
     ] = None,
@@ -45,8 +43,9 @@ def bundle(
     It has artifact, pipeline, golden vectors, claims and bill of materials.
 
     \b
-    Example: edgedeploy bundle runs/cart --pick pick --out cart-3 --release 3 --sign lab.pem
+    Example: edgedeploy bundle runs/cart --pick --out cart-3 --release 3 --sign lab.pem
     """
+    from edgedeploy.study.bundle.choice import PICK
     from edgedeploy.study.bundle.make import make_bundle
     from edgedeploy.study.bundle.options import BundleOptions
 
@@ -60,7 +59,7 @@ def bundle(
         end_of_support=end_of_support,
         sign=sign,
     )
-    made = make_bundle(folder, pick, out_folder, options)
+    made = make_bundle(folder, pick_or_variant(pick, variant) or PICK, out_folder, options)
     if as_json:
         print_json(made.as_json())
         return

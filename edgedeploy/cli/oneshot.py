@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from typer.core import TyperCommand
 
 from edgedeploy.cli.app import EXIT_PARTIAL, AsJson, Folder, app, out, print_json, print_table
 from edgedeploy.cli.loudness import say
+from edgedeploy.cli.older import PickTookAValue
 from edgedeploy.cli.options import (
     BoardPython,
     BoardWord,
@@ -20,9 +19,11 @@ from edgedeploy.cli.options import (
     BuiltIn,
     Colour,
     Mean,
+    OfVariant,
     OutFolder,
     OwnTask,
     Page,
+    Pick,
     Shapes,
     Std,
     StudyFile,
@@ -31,10 +32,8 @@ from edgedeploy.cli.options import (
     complete_board,
     complete_target,
     images_table,
+    pick_or_variant,
 )
-from edgedeploy.errors import SpecError
-
-DIGEST: Final = re.compile("[0-9a-f]{4,16}")
 
 
 @app.command()
@@ -181,25 +180,12 @@ def measure(
         raise typer.Exit(EXIT_PARTIAL)
 
 
-class PickMayHaveId(TyperCommand):
-    """Takes ``--pick ID`` for ``--variant ID``: ``--pick`` alone is the study's pick."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words = list(args)
-        for index, word in enumerate(words[:-1]):
-            if word == "--pick" and DIGEST.fullmatch(words[index + 1]):
-                words[index] = "--variant"
-        return super().parse_args(ctx, words)
-
-
-@app.command(cls=PickMayHaveId)
+@app.command(cls=PickTookAValue)
 def export(
     folder: Folder,
     out_folder: OutFolder,
-    pick: Annotated[bool, typer.Option("--pick", help="The study's pick; --pick ID is --variant ID.")] = False,
-    variant: Annotated[
-        str | None, typer.Option(help="Digest of a measured variant (its beginning).", show_default=False)
-    ] = None,
+    pick: Pick = False,
+    variant: OfVariant = None,
     repository: Annotated[
         str | None,
         typer.Option(help="Layout of a model server instead: triton, triton-python or ovms.", show_default=False),
@@ -214,10 +200,7 @@ def export(
     from edgedeploy.study.oneshot.export import NO_BUNDLE
     from edgedeploy.study.oneshot.export import export as copy
 
-    if pick == (variant is not None):
-        given = "both were given" if pick else "neither was given"
-        raise SpecError("--pick and --variant", given, "Give --pick, or --variant with a digest of `front --json`")
-    made = copy(folder, out_folder, variant, repository)
+    made = copy(folder, out_folder, pick_or_variant(pick, variant), repository)
     if as_json:
         print_json(made.as_json())
         return

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, AsJson, Folder, app, out, print_json, print_table
+from edgedeploy.cli.older import ToWasAFile
 from edgedeploy.errors import SpecError
 
 
@@ -39,18 +40,18 @@ def show_front(folder: Path, as_json: bool, none: int = EXIT_GOAL_NOT_MET) -> No
         raise typer.Exit(none)
 
 
-@app.command()
+@app.command(cls=ToWasAFile)
 def report(
     folder: Folder,
-    to: Annotated[Path | None, typer.Option(help="HTML file (DIR/report.html).")] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="HTML file (DIR/report.html).")] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write this Markdown page for a pull request instead; with --to, both.")
+        Path | None, typer.Option(help="Write this Markdown page for a pull request instead; with --out, both.")
     ] = None,
 ) -> None:
     """Write one offline HTML file, or one Markdown page. Both are made of the stored evidence alone.
 
     \b
-    Example: edgedeploy report runs/cart --to cart.html
+    Example: edgedeploy report runs/cart --out cart.html
     """
     from edgedeploy.report.make import make_markdown, make_report
 

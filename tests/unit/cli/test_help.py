@@ -72,6 +72,17 @@ def test_what_a_list_says_of_a_command_is_whole_at_80_columns(group: tuple[str, 
     assert [line for line in lines if not line.endswith(".") or line.endswith("..") or len(line) > 80] == []
 
 
+def test_an_option_is_of_one_kind_in_all_commands() -> None:
+    """A word that is a flag here and takes a value there is two words."""
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for path, command in COMMANDS.items():
+        for option in (item for item in command.params if item.param_type_name == "option"):
+            kind = "flag" if option.is_flag else option.type.name
+            for word in option.opts:
+                kinds.setdefault(word, {}).setdefault(kind, []).append(" ".join(path))
+    assert {word: found for word, found in kinds.items() if len(found) > 1} == {}
+
+
 def completed(line: str) -> list[str]:
     words = line.split(" ")
     environment = {
