@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
@@ -10,6 +9,21 @@ import typer
 from rich.markup import escape
 
 from edgedeploy.cli.app import EXIT_PARTIAL, AsJson, Folder, app, out, print_json, print_table
+from edgedeploy.cli.building import (
+    BuildFor,
+    Calibration,
+    Calibrator,
+    Checkpoint,
+    CheckpointKey,
+    FloatModel,
+    Inputs,
+    ModelOrArtifact,
+    Quantizer,
+    Queries,
+    Threads,
+    TriedOn,
+    WeightBits,
+)
 from edgedeploy.cli.loudness import say
 from edgedeploy.cli.older import PickTookAValue
 from edgedeploy.cli.options import (
@@ -29,8 +43,6 @@ from edgedeploy.cli.options import (
     StudyFile,
     ValueRange,
     board_named,
-    complete_board,
-    complete_target,
     images_table,
     pick_or_variant,
 )
@@ -38,52 +50,26 @@ from edgedeploy.cli.options import (
 
 @app.command()
 def quantize(
-    target: Annotated[
-        str,
-        typer.Option(
-            help="What to build for: `edgedeploy targets` lists them.",
-            show_default=False,
-            autocompletion=complete_target,
-        ),
-    ],
+    target: BuildFor,
     out_folder: OutFolder,
-    model: Annotated[
-        Path | None, typer.Argument(help="Float model, an .onnx file; or --task.", show_default=False)
-    ] = None,
+    model: FloatModel = None,
     precision: BuiltIn = "int8",
-    calibration: Annotated[
-        Path | None, typer.Option(help="Folder of images, .npy or .npz files, or one such file.", show_default=False)
-    ] = None,
+    calibration: Calibration = None,
     colour: Colour = None,
     mean: Mean = None,
     std: Std = None,
     value_range: ValueRange = None,
     page: Page = None,
     shape: Shapes = None,
-    calibrator: Annotated[
-        str, typer.Option(help="How ranges are chosen: minmax, percentile, entropy, mse (the target's own).")
-    ] = "",
-    quantizer: Annotated[
-        str, typer.Option(help="Which tool makes int8: nncf, nncf-minmax, onnxruntime (the target's own).")
-    ] = "",
-    weight_bits: Annotated[
-        int, typer.Option(help="Bits of int8 weights, 7 or 8 (the board chooses where it matters).", show_default=False)
-    ] = 0,
-    board: Annotated[
-        str,
-        typer.Option(
-            help="Where to run it once: local, user@host, emulated:arm64, or none.", autocompletion=complete_board
-        ),
-    ] = "local",
+    calibrator: Calibrator = "",
+    quantizer: Quantizer = "",
+    weight_bits: WeightBits = 0,
+    board: TriedOn = "local",
     study: StudyFile = None,
     board_python: BoardPython = None,
     task: OwnTask = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Trained weights of the task's model: .pt, .safetensors.", show_default=False)
-    ] = None,
-    checkpoint_key: Annotated[
-        str, typer.Option(help="Where in the checkpoint the weights are, if that has to be said.", show_default=False)
-    ] = "",
+    checkpoint: Checkpoint = None,
+    checkpoint_key: CheckpointKey = "",
     as_json: AsJson = False,
 ) -> None:
     """Build one artifact from a float ONNX model, and compare both. Its outputs are held against the model's.
@@ -119,29 +105,19 @@ def quantize(
 
 @app.command()
 def measure(
-    model: Annotated[
-        Path, typer.Argument(help="An .onnx file, or a folder from quantize or export.", show_default=False)
-    ],
+    model: ModelOrArtifact,
     board: BoardWord = None,
     target: BuiltFor = "onnxruntime",
     precision: BuiltIn = "float32",
-    inputs: Annotated[
-        Path | None,
-        typer.Option(help="Images, .npy or .npz files to run on (seeded random inputs).", show_default=False),
-    ] = None,
+    inputs: Inputs = None,
     colour: Colour = None,
     mean: Mean = None,
     std: Std = None,
     value_range: ValueRange = None,
     page: Page = None,
     shape: Shapes = None,
-    threads: Annotated[
-        int, typer.Option(min=0, max=256, help="Threads (the board's cores, at most 4).", show_default=False)
-    ] = 0,
-    queries: Annotated[
-        int | None,
-        typer.Option(min=8, help="Timed inferences; 662 and more give a 99th percentile.", show_default=False),
-    ] = None,
+    threads: Threads = 0,
+    queries: Queries = None,
     study: StudyFile = None,
     board_python: BoardPython = None,
     as_json: AsJson = False,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, app
 from edgedeploy.cli.loudness import print_line, say
 from edgedeploy.cli.watch import Watch
+
+if TYPE_CHECKING:
+    from edgedeploy.api import StudyResult
 
 
 @app.command()
@@ -68,13 +71,17 @@ def search(
     except KeyboardInterrupt:
         print_line(f"Interrupted. {out_folder} is usable as it is; --resume goes on.")
         raise typer.Exit(EXIT_PARTIAL) from None
+    _tell_end(result, study, out_folder)
+    show_front(out_folder, as_json=False, none=EXIT_PARTIAL if result.partial else EXIT_GOAL_NOT_MET)
+
+
+def _tell_end(result: StudyResult, study: Path, out_folder: Path) -> None:
     say(f"{result.evaluated} variants evaluated; ended because of: {result.reason}.")
     if result.reason == "wall_clock":
         missing = f"{result.wanted - result.evaluated} of {result.wanted} variants are missing: the time is over"
         cut = f" ({result.cut})" if result.cut else ""
         again = f"{shlex.quote(str(study))} --out {shlex.quote(str(out_folder))} --resume"
         print_line(f"{missing}{cut}. Go on: edgedeploy search {again}")
-    show_front(out_folder, as_json=False, none=EXIT_PARTIAL if result.partial else EXIT_GOAL_NOT_MET)
 
 
 @app.command()

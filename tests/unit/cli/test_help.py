@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import subprocess
@@ -58,6 +59,15 @@ def test_the_first_sentence_of_a_command_stands_in_the_list() -> None:
     assert "Example" not in listed
     for path in COMMANDS:
         assert f"  {path[0]} " in listed
+
+
+SCREEN_LINES = 60
+
+
+def test_what_a_command_does_fits_on_a_screen() -> None:
+    """With its options: one line for each, whose kind has a name, reads better than a page of them."""
+    sizes = {" ".join(path): len(inspect.getsourcelines(command.callback)[0]) for path, command in COMMANDS.items()}
+    assert {name: lines for name, lines in sizes.items() if lines > SCREEN_LINES} == {}
 
 
 GROUPS = [(), *sorted({path[:-1] for path in COMMANDS if len(path) > 1})]
