@@ -10,8 +10,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from edgedeploy import _moved
 from edgedeploy._version import __version__
+from edgedeploy.interfaces.moved import install as _forward_moved
 
 if TYPE_CHECKING:
     from edgedeploy.api import Study, StudyResult, load_study
@@ -204,7 +204,7 @@ _HOMES: Final = {
 """The module, below this package, of each public name; of any other one in ``__all__`` it is ``errors``."""
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library says nothing by itself
-_moved.install()
+_forward_moved()
 
 
 def __getattr__(name: str) -> Any:

@@ -24,10 +24,11 @@ from edgedeploy.report.tracking import Tracker
 from edgedeploy.search.history import Server, server_at
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.evidence import EvidenceTable
+from edgedeploy.spec.objectives import ConstraintTable
 from edgedeploy.spec.public import hide_in, private_words, secret_words, without
 from edgedeploy.spec.recovery import RecoveryTable
 from edgedeploy.spec.source import SpecSource
-from edgedeploy.spec.study import ConstraintTable, StudySpec, load_spec
+from edgedeploy.spec.study import StudySpec, load_spec
 from edgedeploy.study.baseline import recovered_baseline, require_same_weights
 from edgedeploy.study.changed_keys import changed_keys
 from edgedeploy.study.clusters import clusters_of

@@ -28,14 +28,16 @@
     `-- BundleError                2   a bundle is not what it claims to be
 
 A bug of ours is outside the tree and keeps its traceback. Each message says what was asked, what was found and
-what to do next; ``asked``, ``found`` and ``remedy`` keep the three apart for machines.
+what to do next; ``asked``, ``found`` and ``remedy`` keep the three apart for machines. Where code acts on more than that,
+the error has it as a value: no code reads it out of the sentences, which are for people and may change.
 """
 
 from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 DISK_REMEDIES: Final = {
@@ -48,16 +50,61 @@ DISK_REMEDIES: Final = {
 """What a failing disk answers, and what to do about it."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A key of a study file that an error is about: ``task.options.shapes.image``. ``value`` is the one that it has there,
+    as TOML; empty where that is not the matter."""
+
+    key: str
+    value: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value}" if self.value else self.key
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A remedy that says which keys of a study file to write: their values, as TOML, by name. ``where`` is their table;
+    the sentence has ``before`` and ``after`` around them."""
+
+    before: str
+    settings: Mapping[str, str]
+    where: str = ""
+    after: str = ""
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{key} = {value}" for key, value in self.settings.items())
+        return f"{self.before} {told}{f' in {self.where}' if self.where else ''}{self.after}"
+
+
+@dataclass(frozen=True)
+class OpenShape:
+    """An input of a model whose file leaves its shape open. ``sizes`` has each dimension: its size where the file or a
+    batch of 1 decides it, else its name, ``?`` where it has none. None where the file does not say how many there are."""
+
+    name: str
+    sizes: tuple[int | str, ...] | None
+
+    @property
+    def decided(self) -> tuple[int, ...] | None:
+        """The shape, where nothing has to be asked."""
+        if self.sizes is None or not all(isinstance(size, int) for size in self.sizes):
+            return None
+        return tuple(int(size) for size in self.sizes)
+
+
 class EdgeDeployError(Exception):
     """Base of every error that is not a bug of edgedeploy. The command line exits with ``exit_code``."""
 
     exit_code = 3
 
-    def __init__(self, asked: str, found: str, remedy: str = "") -> None:
-        self.asked = asked
+    def __init__(self, asked: str | Setting, found: str, remedy: str | Advice = "") -> None:
+        self.setting = asked if isinstance(asked, Setting) else None
+        self.advice = remedy if isinstance(remedy, Advice) else None
+        self.asked = str(asked)
         self.found = found
-        self.remedy = remedy
-        super().__init__(asked, found, remedy)
+        self.remedy = str(remedy)
+        super().__init__(self.asked, found, self.remedy)
 
     def __str__(self) -> str:
         text = f"{self.asked}: {self.found}"
@@ -89,7 +136,13 @@ class BuildError(EdgeDeployError):
 
 
 class Unsupported(BuildError):
-    pass
+    """``open_shape`` is the input whose shape has to be named, where that is the reason."""
+
+    def __init__(
+        self, asked: str | Setting, found: str, remedy: str | Advice = "", open_shape: OpenShape | None = None
+    ) -> None:
+        super().__init__(asked, found, remedy)
+        self.open_shape = open_shape
 
 
 class Unrepeatable(BuildError):
@@ -149,7 +202,14 @@ class OutOfTime(EdgeDeployError):
 
 
 class MeasurementError(EdgeDeployError):
+    """``cause`` is the agent's word for what ended the run (:class:`edgedeploy.runtime.faults.RuntimeFault`), where an agent
+    said one."""
+
     exit_code = 4
+
+    def __init__(self, asked: str | Setting, found: str, remedy: str | Advice = "", cause: str = "") -> None:
+        super().__init__(asked, found, remedy)
+        self.cause = cause
 
 
 class DidNotRun(MeasurementError):

@@ -26,7 +26,7 @@ def activate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a bundle the current release of a device, in one step, once its golden vectors passed there.
+    """Make a bundle the current release of a device. It is one step, once its golden vectors passed there.
 
     A release older than one that was active there is refused. What fails leaves the release before.
     On a device without this program: python -m edgedeploy.runtime activate.

@@ -9,17 +9,15 @@ import typer
 from rich.markup import escape
 
 from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, AsJson, Folder, app, out, print_json
+from edgedeploy.cli.older import PickTookAWord
+from edgedeploy.cli.options import OfVariant, Pick, pick_or_variant
 
 
-@app.command()
+@app.command(cls=PickTookAWord)
 def audit(
     folder: Folder,
-    pick: Annotated[
-        str,
-        typer.Option(
-            help="Digest of a measured variant (its beginning), or `pick`: the study's own.", show_default=False
-        ),
-    ],
+    pick: Pick = False,
+    variant: OfVariant = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for it (DIR/audit/DIGEST).", show_default=False)
     ] = None,
@@ -34,19 +32,23 @@ def audit(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Sleeping backdoors, disagreement, disturbed images, text in images and membership inference of one variant.
+    """Ask one variant what accuracy does not say.
+
+    Looks for sleeping backdoors, disagreement, disturbed images, text in images and membership inference.
 
     \b
     Exit code 1 where a sleeping backdoor is found, 4 where the time of a part was over: run it again, whole parts are kept.
-    Example: edgedeploy audit runs/cart --pick pick --minutes 5
+    Example: edgedeploy audit runs/cart --pick --minutes 5
     """
     from edgedeploy.diagnose.audit.run import audit as make
+    from edgedeploy.study.bundle.choice import PICK
 
     def tell(line: str) -> None:
         if not as_json:
             out.print(escape(line), highlight=False)
 
-    made = make(folder, pick, out=out_folder, only=only or (), minutes=minutes, shadows=shadows, seed=seed, tell=tell)
+    wanted = pick_or_variant(pick, variant) or PICK
+    made = make(folder, wanted, out=out_folder, only=only or (), minutes=minutes, shadows=shadows, seed=seed, tell=tell)
     if as_json:
         print_json(made.as_json())
     else:

@@ -143,7 +143,7 @@ def recipe(
         Path | None, typer.Option("--out", help="Write the recipe's files into this folder.", show_default=False)
     ] = None,
 ) -> None:
-    """Print a study file that ships with edgedeploy; without a name, list them. `python` comes with a task file.
+    """Print a study file that ships; without a name, list them. `python` comes with a task file.
 
     \b
     Example: edgedeploy recipe python --out my-study
@@ -199,7 +199,7 @@ def _write_files(folder: Path, files: dict[str, str]) -> None:
 def schema(
     lab: Annotated[bool, typer.Option("--lab", help="Of lab files, for `edgedeploy nightly`.")] = False,
 ) -> None:
-    """Print the JSON schema of study files, by which editors complete and check them where a study file begins with
+    """Print the JSON schema of study files. Editors complete and check by it where a study file begins with
     `#:schema ./study.schema.json`.
 
     \b

@@ -9,19 +9,17 @@ import typer
 from rich.markup import escape
 
 from edgedeploy.cli.app import AsJson, Folder, app, out, print_json
+from edgedeploy.cli.older import PickTookAWord
+from edgedeploy.cli.options import OfVariant, Pick, pick_or_variant
 from edgedeploy.records.units import human
 
 
-@app.command()
+@app.command(cls=PickTookAWord)
 def bundle(
     folder: Folder,
-    pick: Annotated[
-        str,
-        typer.Option(
-            help="Digest of a measured variant (its beginning), or `pick`: the study's own.", show_default=False
-        ),
-    ],
     out_folder: Annotated[Path, typer.Option("--out", help="New folder for the bundle.", show_default=False)],
+    pick: Pick = False,
+    variant: OfVariant = None,
     sign: Annotated[
         Path | None, typer.Option(help="Private key (PEM, P-256) that signs it.", show_default=False)
     ] = None,
@@ -40,11 +38,14 @@ def bundle(
     end_of_support: Annotated[str, typer.Option(help="A day, for the same.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
-    """One variant of a study as a folder for a product: artifact, pipeline, golden vectors, claims, bill of materials.
+    """One variant of a study as a folder for a product.
+
+    It has artifact, pipeline, golden vectors, claims and bill of materials.
 
     \b
-    Example: edgedeploy bundle runs/cart --pick pick --out cart-3 --release 3 --sign lab.pem
+    Example: edgedeploy bundle runs/cart --pick --out cart-3 --release 3 --sign lab.pem
     """
+    from edgedeploy.study.bundle.choice import PICK
     from edgedeploy.study.bundle.make import make_bundle
     from edgedeploy.study.bundle.options import BundleOptions
 
@@ -58,7 +59,7 @@ def bundle(
         end_of_support=end_of_support,
         sign=sign,
     )
-    made = make_bundle(folder, pick, out_folder, options)
+    made = make_bundle(folder, pick_or_variant(pick, variant) or PICK, out_folder, options)
     if as_json:
         print_json(made.as_json())
         return
@@ -84,7 +85,7 @@ def hand_over(
         Path | None, typer.Option(help="Public key whose signature has to hold first.", show_default=False)
     ] = None,
 ) -> None:
-    """A bundle as another tool has it: OCI image layout (ModelPack), Triton repository, MONAI bundle, MLflow model.
+    """A bundle as another tool has it: OCI, Triton, MONAI, MLflow. The OCI image layout follows ModelPack.
 
     \b
     Example: edgedeploy hand-over cart-3 --to oci --out cart-3.oci --trust lab.pem.pub

@@ -25,7 +25,7 @@ def federate(
     once: Once = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask every site for its cell of the matrix, and release one checkpoint to all of them or to none.
+    """Release one checkpoint to all sites or to none. Every site is asked for its cell of the matrix.
 
     Exits 0 when it is released, 1 when it is refused, 4 when answers are missing: the same command with --resume goes on.
 
@@ -68,7 +68,7 @@ def site(
     site_file: Annotated[Path, typer.Argument(metavar="SITE", help="Site file (TOML).", show_default=False)],
     once: Once = False,
 ) -> None:
-    """Answer a coordinator's requests beside a hospital's own images and board. Images stay here; `left.jsonl` in the
+    """Answer a coordinator's requests beside a hospital's own board. Images stay here; `left.jsonl` in the
     site's folder lists all that leaves.
 
     Exits 0 when the release has ended, or with --once when there is no request left, 3 when the board failed (the same

@@ -15,7 +15,7 @@ from edgedeploy.cli.loudness import print_line, say
 
 @app.command()
 def targets(as_json: AsJson = False) -> None:
-    """Backend toolchains: which work here, and the command that mends the others.
+    """Backend toolchains: which work here, and what mends the others.
 
     \b
     Example: edgedeploy targets --json
@@ -39,7 +39,7 @@ app.add_typer(boards, name="boards")
 def create(
     machine: Annotated[str, typer.Argument(help="arm64, arm64-system or x86-avx2.", show_default=False)],
 ) -> None:
-    """Make an emulated processor ready on this host: build an Arm board's image, once (root; downloads packages).
+    """Make an emulated processor ready on this host. An Arm board's image is built once (root; downloads packages).
 
     \b
     Example: edgedeploy boards create arm64
@@ -63,7 +63,7 @@ def look(
     as_json: AsJson = False,
     lift: Annotated[str | None, typer.Option(help="Take this board out of quarantine.", show_default=False)] = None,
 ) -> None:
-    """Boards of a study file (or the ones that need none): reach each, and say what it is.
+    """Reach each board of a study file, and say what it is. Without a file, those that need none.
 
     \b
     Example: edgedeploy boards study.toml
@@ -104,7 +104,7 @@ def doctor(
     board: Annotated[str | None, typer.Option(help="Look at this board alone.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Everything a study needs on this host, and which precisions are worth trying on each board.
+    """Everything a study needs on this host and its boards. Of each board, which precisions are worth trying.
 
     \b
     Example: edgedeploy doctor study.toml --board cart

@@ -56,7 +56,7 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure every entry of a lab beside its frozen baseline, inside the budget; a night that was cut off goes on.
+    """Measure every entry of a lab beside its frozen baseline. It keeps inside the budget; a night that was cut off goes on.
 
     Exits 0 when nothing became worse, 1 for a regression or a changed artifact, 3 for boards or this host, 4 when the budget
     was not enough.

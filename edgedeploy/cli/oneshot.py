@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from typer.core import TyperCommand
 
 from edgedeploy.cli.app import EXIT_PARTIAL, AsJson, Folder, app, out, print_json, print_table
+from edgedeploy.cli.building import (
+    BuildFor,
+    Calibration,
+    Calibrator,
+    Checkpoint,
+    CheckpointKey,
+    FloatModel,
+    Inputs,
+    ModelOrArtifact,
+    Quantizer,
+    Queries,
+    Threads,
+    TriedOn,
+    WeightBits,
+)
 from edgedeploy.cli.loudness import say
+from edgedeploy.cli.older import PickTookAValue
 from edgedeploy.cli.options import (
     BoardPython,
     BoardWord,
@@ -20,74 +33,46 @@ from edgedeploy.cli.options import (
     BuiltIn,
     Colour,
     Mean,
+    OfVariant,
     OutFolder,
     OwnTask,
     Page,
+    Pick,
     Shapes,
     Std,
     StudyFile,
     ValueRange,
     board_named,
-    complete_board,
-    complete_target,
     images_table,
+    pick_or_variant,
 )
-from edgedeploy.errors import SpecError
-
-DIGEST: Final = re.compile("[0-9a-f]{4,16}")
 
 
 @app.command()
 def quantize(
-    target: Annotated[
-        str,
-        typer.Option(
-            help="What to build for: `edgedeploy targets` lists them.",
-            show_default=False,
-            autocompletion=complete_target,
-        ),
-    ],
+    target: BuildFor,
     out_folder: OutFolder,
-    model: Annotated[
-        Path | None, typer.Argument(help="Float model, an .onnx file; or --task.", show_default=False)
-    ] = None,
+    model: FloatModel = None,
     precision: BuiltIn = "int8",
-    calibration: Annotated[
-        Path | None, typer.Option(help="Folder of images, .npy or .npz files, or one such file.", show_default=False)
-    ] = None,
+    calibration: Calibration = None,
     colour: Colour = None,
     mean: Mean = None,
     std: Std = None,
     value_range: ValueRange = None,
     page: Page = None,
     shape: Shapes = None,
-    calibrator: Annotated[
-        str, typer.Option(help="How ranges are chosen: minmax, percentile, entropy, mse (the target's own).")
-    ] = "",
-    quantizer: Annotated[
-        str, typer.Option(help="Which tool makes int8: nncf, nncf-minmax, onnxruntime (the target's own).")
-    ] = "",
-    weight_bits: Annotated[
-        int, typer.Option(help="Bits of int8 weights, 7 or 8 (the board chooses where it matters).", show_default=False)
-    ] = 0,
-    board: Annotated[
-        str,
-        typer.Option(
-            help="Where to run it once: local, user@host, emulated:arm64, or none.", autocompletion=complete_board
-        ),
-    ] = "local",
+    calibrator: Calibrator = "",
+    quantizer: Quantizer = "",
+    weight_bits: WeightBits = 0,
+    board: TriedOn = "local",
     study: StudyFile = None,
     board_python: BoardPython = None,
     task: OwnTask = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Trained weights of the task's model: .pt, .safetensors.", show_default=False)
-    ] = None,
-    checkpoint_key: Annotated[
-        str, typer.Option(help="Where in the checkpoint the weights are, if that has to be said.", show_default=False)
-    ] = "",
+    checkpoint: Checkpoint = None,
+    checkpoint_key: CheckpointKey = "",
     as_json: AsJson = False,
 ) -> None:
-    """Build one artifact from a float ONNX model, and compare its outputs with the model's.
+    """Build one artifact from a float ONNX model, and compare both. Its outputs are held against the model's.
 
     \b
     Example: edgedeploy quantize unet.onnx --target openvino --calibration images/ --colour grey --mean 0 --std 255 --out q
@@ -120,34 +105,26 @@ def quantize(
 
 @app.command()
 def measure(
-    model: Annotated[
-        Path, typer.Argument(help="An .onnx file, or a folder from quantize or export.", show_default=False)
-    ],
+    model: ModelOrArtifact,
     board: BoardWord = None,
     target: BuiltFor = "onnxruntime",
     precision: BuiltIn = "float32",
-    inputs: Annotated[
-        Path | None,
-        typer.Option(help="Images, .npy or .npz files to run on (seeded random inputs).", show_default=False),
-    ] = None,
+    inputs: Inputs = None,
     colour: Colour = None,
     mean: Mean = None,
     std: Std = None,
     value_range: ValueRange = None,
     page: Page = None,
     shape: Shapes = None,
-    threads: Annotated[
-        int, typer.Option(min=0, max=256, help="Threads (the board's cores, at most 4).", show_default=False)
-    ] = 0,
-    queries: Annotated[
-        int | None,
-        typer.Option(min=8, help="Timed inferences; 662 and more give a 99th percentile.", show_default=False),
-    ] = None,
+    threads: Threads = 0,
+    queries: Queries = None,
     study: StudyFile = None,
     board_python: BoardPython = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure one model or artifact on a board, interleaved with its float model; exit code 4 for an invalid run.
+    """Measure one model or artifact on a board.
+
+    Its float model is measured interleaved with it; exit code 4 for an invalid run.
 
     \b
     Example: edgedeploy measure q --board edge@cart-3.lab
@@ -179,32 +156,19 @@ def measure(
         raise typer.Exit(EXIT_PARTIAL)
 
 
-class PickMayHaveId(TyperCommand):
-    """Takes ``--pick ID`` for ``--variant ID``: ``--pick`` alone is the study's pick."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words = list(args)
-        for index, word in enumerate(words[:-1]):
-            if word == "--pick" and DIGEST.fullmatch(words[index + 1]):
-                words[index] = "--variant"
-        return super().parse_args(ctx, words)
-
-
-@app.command(cls=PickMayHaveId)
+@app.command(cls=PickTookAValue)
 def export(
     folder: Folder,
     out_folder: OutFolder,
-    pick: Annotated[bool, typer.Option("--pick", help="The study's pick; --pick ID is --variant ID.")] = False,
-    variant: Annotated[
-        str | None, typer.Option(help="Digest of a measured variant (its beginning).", show_default=False)
-    ] = None,
+    pick: Pick = False,
+    variant: OfVariant = None,
     repository: Annotated[
         str | None,
         typer.Option(help="Layout of a model server instead: triton, triton-python or ovms.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy one artifact out of a study's folder, with its measurement, hashes, and how to load it.
+    """Copy one artifact out of a study's folder. With it come its measurement, hashes, and how to load it.
 
     \b
     Example: edgedeploy export runs/cart --pick --out unet-cart
@@ -212,10 +176,7 @@ def export(
     from edgedeploy.study.oneshot.export import NO_BUNDLE
     from edgedeploy.study.oneshot.export import export as copy
 
-    if pick == (variant is not None):
-        given = "both were given" if pick else "neither was given"
-        raise SpecError("--pick and --variant", given, "Give --pick, or --variant with a digest of `front --json`")
-    made = copy(folder, out_folder, variant, repository)
+    made = copy(folder, out_folder, pick_or_variant(pick, variant), repository)
     if as_json:
         print_json(made.as_json())
         return

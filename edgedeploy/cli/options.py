@@ -100,6 +100,21 @@ BoardPython = Annotated[
 ]
 
 
+Pick = Annotated[bool, typer.Option("--pick", help="The study's pick.")]
+OfVariant = Annotated[
+    str | None,
+    typer.Option("--variant", help="Digest of a measured variant (its beginning; `front --json`).", show_default=False),
+]
+
+
+def pick_or_variant(pick: bool, variant: str | None) -> str | None:
+    """The variant that is named, None for the study's pick. Raises ``SpecError`` where both are asked for, or neither."""
+    if pick == (variant is not None):
+        given = "both were given" if pick else "neither was given"
+        raise SpecError("--pick and --variant", given, "Give --pick, or --variant with a digest of `front --json`")
+    return variant
+
+
 def board_named(word: str | None, study: Path | None, python: str | None) -> Any:
     """The table of the board. Raises ``SpecError`` where none is named."""
     from edgedeploy.spec.boards import board_of_word

@@ -25,7 +25,7 @@ def plan(
     trials: Annotated[int | None, typer.Option(min=1, help="Variants to evaluate, instead of the file's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a search of this study could prove, what it would try and how long it would take. Writes nothing.
+    """What a search could prove, what it would try, and for how long. Writes nothing.
 
     \b
     Example: edgedeploy plan study.toml
@@ -70,7 +70,7 @@ def _show_power(found: Any) -> None:
     if rows:
         print_table(f"What the study {found.study!r} can prove", headers, rows)
     for power in found.powers:
-        for text in filter(None, (power.against_the_margin(), power.of_yes_or_no())):
+        for text in power.margin_lines():
             _say(f"{text[:1].upper()}{text[1:]}.")
     for line in _READ:
         _say(line)

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, AsJson, Folder, app, out, print_json, print_table
+from edgedeploy.cli.older import ToWasAFile
 from edgedeploy.errors import SpecError
 
 
@@ -39,18 +40,18 @@ def show_front(folder: Path, as_json: bool, none: int = EXIT_GOAL_NOT_MET) -> No
         raise typer.Exit(none)
 
 
-@app.command()
+@app.command(cls=ToWasAFile)
 def report(
     folder: Folder,
-    to: Annotated[Path | None, typer.Option(help="HTML file (DIR/report.html).")] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="HTML file (DIR/report.html).")] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write this Markdown page for a pull request instead; with --to, both.")
+        Path | None, typer.Option(help="Write this Markdown page for a pull request instead; with --out, both.")
     ] = None,
 ) -> None:
-    """Write one offline HTML file from the stored evidence, or one Markdown page.
+    """Write one offline HTML file, or one Markdown page. Both are made of the stored evidence alone.
 
     \b
-    Example: edgedeploy report runs/cart --to cart.html
+    Example: edgedeploy report runs/cart --out cart.html
     """
     from edgedeploy.report.make import make_markdown, make_report
 
@@ -88,7 +89,7 @@ def debug(
     threshold_db: Annotated[float | None, typer.Option(help="What counts as bad (the parity tolerance).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare an artifact with its float reference layer by layer; exit code 1 when a layer is bad.
+    """Compare an artifact with its float reference layer by layer. Exit code 1 when a layer is bad.
 
     \b
     Example: edgedeploy debug runs/cart --variant 3f9a12cd
@@ -133,8 +134,9 @@ def layers(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Where each layer of the pick (else of what comes nearest), or of another variant, ran and how long it took, beside the
-    baseline's; exit code 4 without a profile.
+    """Where each layer ran and how long it took, beside the baseline.
+
+    Of the pick (else of what comes nearest), or of another variant; exit code 4 without a profile.
 
     \b
     Example: edgedeploy layers runs/cart

@@ -57,7 +57,7 @@ def verify(
     board_python: BoardPython = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a bundle is whole and its maker's, with the standard library alone. Nothing of it is executed.
+    """Say whether a bundle is whole and its maker's. Nothing of it is executed; the standard library is enough.
 
     With --board it is brought to a board and loaded there: verified again, compatible, golden vectors run.
 
@@ -118,7 +118,7 @@ def pack(
     base: Before = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make one file of a bundle, the same bytes each time: .tar and .zip as it is, .edlink for a slow link.
+    """Make one file of a bundle, the same bytes each time. A .tar or .zip has it as it is, an .edlink is for a slow link.
 
     An .edlink has the packed weights of a variant with `storage` once, and of every other file what they do not say.
 
@@ -157,7 +157,7 @@ def unpack(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a packed bundle into a new folder: byte for byte what was packed, or nothing. Needs no torch.
+    """Write a packed bundle into a new folder. It is byte for byte what was packed, or nothing; no torch is needed.
 
     Its files are looked at before the first is written. With --trust they are verified before they are kept.
 

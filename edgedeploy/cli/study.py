@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgedeploy.cli.app import EXIT_GOAL_NOT_MET, EXIT_PARTIAL, app
 from edgedeploy.cli.loudness import print_line, say
 from edgedeploy.cli.watch import Watch
+
+if TYPE_CHECKING:
+    from edgedeploy.api import StudyResult
 
 
 @app.command()
@@ -40,7 +43,7 @@ def search(
     ] = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation split closed.")] = False,
 ) -> None:
-    """Search, measure and keep: Ctrl-C leaves a folder that --resume goes on with.
+    """Search, measure and keep. Ctrl-C leaves a folder that --resume goes on with.
 
     \b
     Example: edgedeploy search study.toml --out runs/cart --board cart
@@ -68,13 +71,17 @@ def search(
     except KeyboardInterrupt:
         print_line(f"Interrupted. {out_folder} is usable as it is; --resume goes on.")
         raise typer.Exit(EXIT_PARTIAL) from None
+    _tell_end(result, study, out_folder)
+    show_front(out_folder, as_json=False, none=EXIT_PARTIAL if result.partial else EXIT_GOAL_NOT_MET)
+
+
+def _tell_end(result: StudyResult, study: Path, out_folder: Path) -> None:
     say(f"{result.evaluated} variants evaluated; ended because of: {result.reason}.")
     if result.reason == "wall_clock":
         missing = f"{result.wanted - result.evaluated} of {result.wanted} variants are missing: the time is over"
         cut = f" ({result.cut})" if result.cut else ""
         again = f"{shlex.quote(str(study))} --out {shlex.quote(str(out_folder))} --resume"
         print_line(f"{missing}{cut}. Go on: edgedeploy search {again}")
-    show_front(out_folder, as_json=False, none=EXIT_PARTIAL if result.partial else EXIT_GOAL_NOT_MET)
 
 
 @app.command()
@@ -83,7 +90,7 @@ def work(
     board: Annotated[str, typer.Option(help="The board that this process has.", show_default=False)],
     dask: Annotated[str, typer.Option(help="Address of the Dask scheduler: tcp://host:8786.", show_default=False)],
 ) -> None:
-    """Offer one board to a Dask cluster, until the scheduler or Ctrl-C ends it; `search --dask` and `nightly --dask`
+    """Offer one board to a Dask cluster. The scheduler or Ctrl-C ends it; `search --dask` and `nightly --dask`
     measure on it.
 
     \b

@@ -178,10 +178,14 @@ def share_upper(lost: int, units: int, level: float = LEVEL) -> float:
 def share_units_wanted(lost: int, units: int, share: float, level: float = LEVEL) -> int | None:
     """How many units would show a share of at most ``share``, if as large a part of them is lost; None where more will
     not."""
-    rate = lost / units
+    return units_wanted_at(lost / units, share, level, units)
+
+
+def units_wanted_at(rate: float, share: float, level: float = LEVEL, fewest: int = 1) -> int | None:
+    """As :func:`share_units_wanted`, if the share ``rate`` of them is lost; ``fewest`` at least."""
     if rate >= share:
         return None
-    for wanted in _growing(units):
+    for wanted in _growing(fewest):
         if share_upper(math.ceil(rate * wanted), wanted, level) <= share:
             return wanted
     return None

@@ -4,7 +4,8 @@ The test is the one that picks are made by: a one-sided Student's t on paired di
 baseline, of cases, or of the means of groups where cases belong together. Its power is exact for normal differences
 (noncentral t; Owen 1965, Biometrika 52, 437); as a rule of thumb a loss is bounded at 80 % power by
 2.49 sd / sqrt(n), and at 90 % by 2.93 sd / sqrt(n). Accuracy seldom is normal: heavy tails cost more, and a few cases that
-break are seen by no bound on a mean.
+break are seen by no bound on a mean. A metric that is 0 or 1 in each case (``yes_or_no``) is held to an exact bound as well
+while few cases change, as picks are (:mod:`.noninferiority`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from edgedeploy.evidence.noninferiority import LEVEL, t_quantile
+from edgedeploy.evidence.noninferiority import LEVEL, MANY_CHANGED, share_upper, t_quantile, units_wanted_at
 
 POWERS: Final = (0.8, 0.9)
 """The chances to be shown non-inferior that are stated."""
@@ -23,12 +24,23 @@ MOST_CASES: Final = 10_000_000
 
 
 def provable_margin(
-    cases: int, sd: float, *, power: float = POWERS[0], true_loss: float = 0.0, level: float = LEVEL
+    cases: int,
+    sd: float,
+    *,
+    power: float = POWERS[0],
+    true_loss: float = 0.0,
+    level: float = LEVEL,
+    yes_or_no: bool = False,
 ) -> float | None:
     """The smallest margin that a variant with this ``true_loss`` is shown to keep with the chance ``power``. ``sd`` is the
     standard deviation of the paired differences, in the metric's unit as the margin. None for fewer than two cases."""
     _check_sd(sd)
-    return None if cases < 2 else true_loss + _noncentrality(cases, power, level) * sd / math.sqrt(cases)
+    if cases < 2:
+        return None
+    by_t = true_loss + _noncentrality(cases, power, level) * sd / math.sqrt(cases)
+    if not yes_or_no or _many_change(cases, sd, true_loss):
+        return by_t
+    return max(by_t, share_upper(math.ceil(true_loss * cases), cases, level))
 
 
 def power_of(cases: int, sd: float, margin: float, *, true_loss: float = 0.0, level: float = LEVEL) -> float:
@@ -46,7 +58,13 @@ def power_of(cases: int, sd: float, margin: float, *, true_loss: float = 0.0, le
 
 
 def cases_needed(
-    margin: float, sd: float, *, power: float = POWERS[0], true_loss: float = 0.0, level: float = LEVEL
+    margin: float,
+    sd: float,
+    *,
+    power: float = POWERS[0],
+    true_loss: float = 0.0,
+    level: float = LEVEL,
+    yes_or_no: bool = False,
 ) -> int | None:
     """The fewest cases that show a variant with this ``true_loss`` to keep ``margin`` with the chance ``power``. None when
     no number of cases does, because the loss is as large as the margin or nearly."""
@@ -64,7 +82,10 @@ def cases_needed(
             most = middle
         else:
             least = middle + 1
-    return most
+    if not yes_or_no or _many_change(most, sd, true_loss):
+        return most
+    exact = units_wanted_at(true_loss, margin, level)
+    return None if exact is None else max(most, exact)
 
 
 def design_effect(group_size: float, icc: float) -> float:
@@ -97,6 +118,12 @@ def intraclass_correlation(values: Sequence[float], groups: Sequence[int]) -> fl
     typical = (found.size - float((sizes**2).sum()) / found.size) / (sizes.size - 1)
     total = between + (typical - 1) * within
     return max(0.0, (between - within) / total) if total > 0 else 0.0
+
+
+def _many_change(cases: int, sd: float, true_loss: float) -> bool:
+    """Whether as many cases are expected to change as t is taken to hold from: a difference of yes or no is -1, 0 or 1, so
+    the share of cases that change is its mean square."""
+    return cases * (sd**2 + true_loss**2) >= MANY_CHANGED
 
 
 def _proves(cases: int, margin: float, sd: float, power: float, true_loss: float, level: float) -> bool:

@@ -28,7 +28,8 @@ class Spread:
     """``sd``: standard deviation of paired differences of cases, in the metric's unit; of a metric of a whole split that of
     cases which would give as wide a spread. ``icc``: correlation within groups, None where cases are in none. ``loss``: by
     how much the variant was worse on average, ``cases`` on how many; None and 0 for what is assumed.
-    ``defined``: the share of all cases that have the metric, as a sensitivity is of positives alone."""
+    ``defined``: the share of all cases that have the metric, as a sensitivity is of positives alone. ``yes_or_no``: whether
+    the metric is 0 or 1 in each of them; None where nobody knows yet."""
 
     sd: float
     icc: float | None = None
@@ -36,6 +37,7 @@ class Spread:
     cases: int = 0
     of: str = ""
     defined: float = 1.0
+    yes_or_no: bool | None = None
 
 
 def measured_spread(ours: Measurement, baseline: Measurement, metric: str, *, sign: int, of: str = "") -> Spread | None:
@@ -54,7 +56,8 @@ def measured_spread(ours: Measurement, baseline: Measurement, metric: str, *, si
     if all(case in ours.groups for case in shared):
         icc = intraclass_correlation(gains.tolist(), [ours.groups[case] for case in shared])
     share = len(shared) / len(ours.cases)
-    return Spread(sd, icc, -float(gains.mean()), len(shared), of, share) if sd > 0 else None
+    answers = {side[case] for case in shared for side in (mine, theirs)}
+    return Spread(sd, icc, -float(gains.mean()), len(shared), of, share, answers <= {0.0, 1.0}) if sd > 0 else None
 
 
 def _of_draws(ours: Measurement, baseline: Measurement, metric: str, sign: int, of: str) -> Spread | None:
@@ -70,7 +73,8 @@ def _of_draws(ours: Measurement, baseline: Measurement, metric: str, sign: int, 
         return None
     sd = float(defined.std(ddof=1)) * math.sqrt(units)
     loss = -sign * (ours.metrics[metric] - baseline.metrics[metric])
-    return Spread(sd, 1.0 if ours.groups else None, loss, len(ours.cases), of) if sd > 0 else None
+    icc = 1.0 if ours.groups else None
+    return Spread(sd, icc, loss, len(ours.cases), of, yes_or_no=False) if sd > 0 else None
 
 
 def first_int8(measurements: Iterable[Measurement], baselines: Sequence[Variant]) -> Measurement | None:

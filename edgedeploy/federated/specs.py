@@ -16,9 +16,11 @@ from edgedeploy.records.variant import PRECISIONS, Scalar
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.evidence import EvidenceTable
 from edgedeploy.spec.measuring import MeasureTable
+from edgedeploy.spec.objectives import ConstraintTable
 from edgedeploy.spec.scenarios import Seconds, Table
 from edgedeploy.spec.source import SpecSource, first_error
-from edgedeploy.spec.study import WHOLE_NUMBERS, ConstraintTable, TaskTable
+from edgedeploy.spec.study import WHOLE_NUMBERS
+from edgedeploy.spec.task import TaskTable
 from edgedeploy.spec.toml import read_file, read_toml
 
 SITE_FILE: Final = "site file"

@@ -6,9 +6,9 @@ from contextlib import closing, suppress
 from typing import Final
 
 from edgedeploy.errors import Busy, DamagedFile, SpecError
-from edgedeploy.nightly.journal import Acceptance
 from edgedeploy.nightly.judging import who
 from edgedeploy.nightly.place import Lab
+from edgedeploy.nightly.rows import Acceptance
 from edgedeploy.nightly.subject import accept as freeze
 from edgedeploy.nightly.vault import Vault
 

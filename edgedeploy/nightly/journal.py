@@ -14,89 +14,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from edgedeploy.errors import Busy, StorageError
-from edgedeploy.files import parsed
+from edgedeploy.errors import Busy
 from edgedeploy.nightly.database import ACCEPTED, JOBS, NIGHTS, VERDICTS, Database, clock_s, insert_new
 from edgedeploy.nightly.holder import Holder
+from edgedeploy.nightly.rows import (
+    DONE,
+    NOT_RUN,
+    RUNNING,
+    WAITING,
+    Acceptance,
+    JobKey,
+    JobRow,
+    Measured,
+    NightRow,
+    acceptance_of,
+    job_row,
+    night_row,
+    verdict_of,
+)
 from edgedeploy.records.night import Session, Verdict
-from edgedeploy.runtime.wire.serde import from_json, to_json
+from edgedeploy.runtime.wire.serde import to_json
 from edgedeploy.search.history import Server
-from edgedeploy.study.events import utc_text
 
 JOURNAL_FILE: Final = "journal.sqlite"
 LEASE_S: Final = 60.0
 """A holder on another machine that was not heard of for so long is taken for dead."""
-
-Record = TypeVar("Record")
-
-WAITING, RUNNING, DONE, NOT_RUN = "waiting", "running", "done", "not_run"
-
-
-@dataclass(frozen=True, order=True)
-class JobKey:
-    """One session of one entry on one board."""
-
-    entry: str
-    board: str
-    number: int
-
-
-@dataclass(frozen=True)
-class JobRow:
-    """``attempts`` counts those that the board failed. ``session`` is there once it is done."""
-
-    key: JobKey
-    state: str
-    attempts: int = 0
-    reason: str = ""
-    session: Session | None = None
-
-
-@dataclass(frozen=True)
-class NightRow:
-    """Times in seconds since 1970, by the database's clock; ``now_s`` is when it was read."""
-
-    night: str
-    started_s: float
-    ended_s: float | None
-    budget_s: float
-    now_s: float
-
-    @property
-    def left_s(self) -> float:
-        """Of the budget. A clock that was set back gives no more than the whole of it."""
-        return min(self.budget_s, max(0.0, self.started_s + self.budget_s - self.now_s))
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The latest night, and in how many."""
-
-    last: str
-    nights: int
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """A move of what an entry is held against, the ``number``-th: ``was`` and ``now`` are digests, ``at_s`` is in seconds
-    since 1970."""
-
-    entry: str
-    number: int
-    at_s: float
-    who: str
-    why: str
-    was: str
-    now: str
-
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "at_utc": utc_text(self.at_s)}
 
 
 class Journal:
@@ -121,7 +68,7 @@ class Journal:
         """The latest night that has not ended and whose budget has not either."""
         rows = self._database.run(
             lambda c: [
-                _night(row, clock_s(c))
+                night_row(row, clock_s(c))
                 for row in c.execute(
                     sa.select(NIGHTS)
                     .where(NIGHTS.c.lab == self.lab, NIGHTS.c.ended_s.is_(None))
@@ -247,7 +194,7 @@ class Journal:
             order = (JOBS.c.entry, JOBS.c.board, JOBS.c.number)
             return connection.execute(self._jobs(sa.select(JOBS), night).order_by(*order)).all()
 
-        return [self._job_row(row) for row in self._database.run(read)]
+        return [job_row(row) for row in self._database.run(read)]
 
     def jobs_of(self, night: str, entry: str, board: str) -> list[JobRow]:
         """Of one pair, by number."""
@@ -256,7 +203,7 @@ class Journal:
             own = self._jobs(sa.select(JOBS), night).where(JOBS.c.entry == entry, JOBS.c.board == board)
             return connection.execute(own.order_by(JOBS.c.number)).all()
 
-        return [self._job_row(row) for row in self._database.run(read)]
+        return [job_row(row) for row in self._database.run(read)]
 
     def claim(self, night: str, key: JobKey) -> bool:
         """Whether this holder has the job now: it was waiting, and nobody else took it."""
@@ -338,7 +285,7 @@ class Journal:
             of_night = (VERDICTS.c.lab == self.lab, VERDICTS.c.night == night)
             return connection.execute(sa.select(VERDICTS).where(*of_night)).all()
 
-        found = [_verdict(row) for row in self._database.run(read)]
+        found = [verdict_of(row) for row in self._database.run(read)]
         return {(item.entry, item.board): item for item in found}
 
     def latest_series(self, before: str) -> dict[tuple[str, str], int]:
@@ -366,7 +313,7 @@ class Journal:
             )
             return connection.execute(wanted.order_by(VERDICTS.c.night)).all()
 
-        found = [(_verdict(row), row.started_s) for row in self._database.run(read)]
+        found = [(verdict_of(row), row.started_s) for row in self._database.run(read)]
         return [item for item, at_s in found if (item.generation == number if item.generation else at_s >= since_s)]
 
     # -- what entries are held against
@@ -380,16 +327,16 @@ class Journal:
             insert_new(connection, ACCEPTED, **key, who=who, why=why, was=was, now=now, at_s=clock_s(connection))
             return connection.execute(self._acceptances(entry).where(ACCEPTED.c.number == number)).one()
 
-        return _acceptance(self._database.run(add))
+        return acceptance_of(self._database.run(add))
 
     def accepted(self, entry: str) -> list[Acceptance]:
         """All that was ever accepted for an entry, the latest first, which holds."""
-        return [_acceptance(row) for row in self._database.run(lambda c: c.execute(self._acceptances(entry)).all())]
+        return [acceptance_of(row) for row in self._database.run(lambda c: c.execute(self._acceptances(entry)).all())]
 
     def acceptances(self) -> list[Acceptance]:
         """All that was ever accepted in this lab, the oldest first."""
         of_lab = sa.select(ACCEPTED).where(ACCEPTED.c.lab == self.lab).order_by(ACCEPTED.c.at_s, ACCEPTED.c.entry)
-        return [_acceptance(row) for row in self._database.run(lambda c: c.execute(of_lab).all())]
+        return [acceptance_of(row) for row in self._database.run(lambda c: c.execute(of_lab).all())]
 
     # -- the database
 
@@ -413,33 +360,8 @@ class Journal:
 
     def _night(self, connection: sa.Connection, night: str) -> NightRow | None:
         row = connection.execute(self._of_night(sa.select(NIGHTS), night)).first()
-        return None if row is None else _night(row, clock_s(connection))
-
-    def _job_row(self, row: Any) -> JobRow:
-        session = None if row.session is None else _record(Session, row, row.session)
-        return JobRow(JobKey(row.entry, row.board, row.number), row.state, row.attempts, row.reason, session)
+        return None if row is None else night_row(row, clock_s(connection))
 
     def _lost(self, night: str) -> Busy:
         found = "another process has it now: this one was taken for dead"
         return Busy(f"night {night} of lab {self.lab!r}", found, "It goes on there; nothing was stored twice")
-
-
-def _acceptance(row: Any) -> Acceptance:
-    return Acceptance(row.entry, row.number, row.at_s, row.who, row.why, row.was, row.now)
-
-
-def _verdict(row: Any) -> Verdict:
-    return _record(Verdict, row, row.verdict)
-
-
-def _record(kind: type[Record], row: Any, text: str) -> Record:
-    """Raises ``StorageError`` for a row that was damaged: a night is judged by its whole history or not at all."""
-    try:
-        return from_json(kind, parsed(text.encode()), kept=True)
-    except (ValueError, RecursionError) as exc:
-        what = f"the journal's {kind.__name__.lower()} of {row.entry} on {row.board}, night {row.night}"
-        raise StorageError(what, str(exc)[:300], "Put a copy of the journal back, or remove that row") from None
-
-
-def _night(row: Any, now_s: float) -> NightRow:
-    return NightRow(row.night, row.started_s, row.ended_s, row.budget_s, now_s)

@@ -11,12 +11,13 @@ from typing import Any, Final
 from edgedeploy.errors import BundleError, GoalNotMet, SpecError
 from edgedeploy.nightly.bundles import of_bundle
 from edgedeploy.nightly.idle import Idle
-from edgedeploy.nightly.journal import DONE, Journal
+from edgedeploy.nightly.journal import Journal
 from edgedeploy.nightly.order import Pair, Planned, plan
 from edgedeploy.nightly.parts import Parts
 from edgedeploy.nightly.picks import check_pick
 from edgedeploy.nightly.place import Lab
 from edgedeploy.nightly.results import Earlier, Written, write_results
+from edgedeploy.nightly.rows import DONE
 from edgedeploy.nightly.run import NightRun
 from edgedeploy.nightly.subject import STUDY_FILE
 from edgedeploy.nightly.tonight import pairs_of

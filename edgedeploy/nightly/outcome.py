@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edgedeploy.nightly import journal
-from edgedeploy.nightly.journal import JobRow, NightRow
+from edgedeploy.nightly import rows as kept
+from edgedeploy.nightly.rows import JobRow, NightRow
 from edgedeploy.nightly.station import Station
 from edgedeploy.records.night import Acceptance, BoardHealth, Night, Verdict
 from edgedeploy.spec.lab import LabSpec
@@ -21,7 +21,7 @@ def night_of(
     verdicts: Sequence[Verdict],
     stations: Sequence[Station],
     rows: Rows,
-    moved: Sequence[journal.Acceptance] = (),
+    moved: Sequence[kept.Acceptance] = (),
 ) -> Night:
     """``rows`` are the night's jobs by entry and board, ``moved`` what somebody accepted so far."""
     return Night(

@@ -14,12 +14,13 @@ from typing import Final, Literal
 
 from edgedeploy.errors import Busy, DamagedFile, EdgeDeployError, StorageError
 from edgedeploy.lab.crew import LEAVE_S, THREAD_NAME, Machines, interrupt
-from edgedeploy.nightly.journal import DONE, LEASE_S, NOT_RUN, JobKey, JobRow, Journal
+from edgedeploy.nightly.journal import LEASE_S, Journal
 from edgedeploy.nightly.judging import Judge, is_suspect
 from edgedeploy.nightly.order import MORE_SESSIONS, SESSIONS, Pair, does_not_fit
 from edgedeploy.nightly.outcome import night_of
 from edgedeploy.nightly.parts import Parts
 from edgedeploy.nightly.place import Lab
+from edgedeploy.nightly.rows import DONE, NOT_RUN, JobKey, JobRow
 from edgedeploy.nightly.session import SessionPlan
 from edgedeploy.nightly.station import Station, Stop
 from edgedeploy.nightly.subject import Subject

@@ -20,9 +20,10 @@ from edgedeploy.errors import BoardError, EdgeDeployError, LoginRefused, TargetU
 from edgedeploy.interfaces.board import Board
 from edgedeploy.lab.crew import FAILURES_BEFORE_QUARANTINE, Machines
 from edgedeploy.lab.kinds import health_check
-from edgedeploy.nightly.journal import JobKey, Journal
+from edgedeploy.nightly.journal import Journal
 from edgedeploy.nightly.order import Pair, next_pair
 from edgedeploy.nightly.parts import Parts
+from edgedeploy.nightly.rows import JobKey
 from edgedeploy.nightly.session import SessionPlan
 from edgedeploy.nightly.subject import Subject
 from edgedeploy.nightly.tonight import THIS_HOST

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 
-from edgedeploy.nightly.journal import JobKey, Journal
+from edgedeploy.nightly.journal import Journal
 from edgedeploy.nightly.order import SESSIONS, Pair, expected_session_s
+from edgedeploy.nightly.rows import JobKey
 from edgedeploy.spec.lab import LabSpec
 
 THIS_HOST = "this host"

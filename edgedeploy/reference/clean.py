@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import DataError, SpecError, Unsupported, nearest
+from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.reference.flow import GIVE_LISTS, UNSHAPED, fold, has_flow, unshaped
@@ -21,6 +21,7 @@ from edgedeploy.reference.foreign import load, name_all, nodes_of
 from edgedeploy.reference.given import computes_doubles, quantized_by
 from edgedeploy.reference.graph import RANDOM_OPERATORS, strip_metadata
 from edgedeploy.reference.safety_child import outline
+from edgedeploy.reference.signature import check_array, fix_shapes, fix_values, spec_of
 from edgedeploy.reference.take_in import TakenIn
 
 LOWEST_OPSET: Final = 13
@@ -36,7 +37,6 @@ SAME: Final = 1e-4
 """Largest relative L2 distance between the original and the copy, per output."""
 
 DOMAINS: Final = ("", "ai.onnx", "com.microsoft")
-ELEMENT_TYPES: Final = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
 
 
 def clean(
@@ -56,9 +56,9 @@ def clean(
     model = _written_out(path, model)
     _check_operators(path, model)
     notes += _as_caller_sees_it(path, model)
-    fixed = _fix_values(path, model, constants)
+    fixed = fix_values(path, model, constants)
     notes += [f"input {name} is the constant {value.tolist()}" for name, value in fixed.items()]
-    notes += _fix_shapes(path, model, shapes)
+    notes += fix_shapes(path, model, shapes)
     given = quantized_by(model)
     if not given:  # a lifted or folded copy would not be the file as it is
         notes += _convert(path, model)
@@ -71,8 +71,8 @@ def clean(
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise DataError(f"model {path.name}", f"it is not valid ONNX ({_short(exc)})", "Export it again") from exc
-    inputs = tuple(_spec(path, value) for value in model.graph.input)
-    outputs = tuple(_spec(path, value) for value in model.graph.output)
+    inputs = tuple(spec_of(path, value) for value in model.graph.input)
+    outputs = tuple(spec_of(path, value) for value in model.graph.output)
     data: bytes = model.SerializeToString()
     as_given = given or computes_doubles(model)
     del model  # two sessions follow, each of which has the weights twice
@@ -171,7 +171,7 @@ def _as_caller_sees_it(path: Path, model: Any) -> list[str]:
             asked = f"{side} of {path.name}, each with a name of its own"
             raise Unsupported(asked, ", ".join(map(repr, names)) or "it has none", "Export it with named tensors")
     for value in (*model.graph.input, *model.graph.output):
-        _check_array(path, value)
+        check_array(path, value)
     used = {name for node in nodes_of(model.graph) for name in node.input}
     used |= {value.name for value in model.graph.output}
     used |= {name for node in nodes_of(model.graph) for name in _captured(node)}
@@ -183,63 +183,6 @@ def _as_caller_sees_it(path: Path, model: Any) -> list[str]:
 def _captured(node: Any) -> list[str]:
     """Outputs of graphs inside a node: they may name a tensor of the graph around it."""
     return [value.name for item in node.attribute if item.HasField("g") for value in item.g.output]
-
-
-def _fix_values(path: Path, model: Any, constants: Mapping[str, Any]) -> dict[str, Array]:
-    """Put constants in the place of inputs. Returns their values as arrays."""
-    import onnx
-
-    inputs = {value.name: value for value in model.graph.input}
-    found: dict[str, Array] = {}
-    for name, value in constants.items():
-        asked = f"task.options.constants.{name} = {value}"
-        if name not in inputs:
-            raise SpecError(asked, "the model has no such input", nearest(name, inputs))
-        tensor = inputs[name].type.tensor_type
-        try:
-            array = np.asarray(value).astype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-        except (KeyError, ValueError, TypeError):
-            raise SpecError(asked, "it is no number or table of numbers", "For example { sr = 16000 }") from None
-        sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-        if tensor.HasField("shape"):
-            if array.ndim == 0 and all(size == 1 for size in sizes):
-                array = array.reshape([1] * len(sizes))
-            if len(sizes) != array.ndim or any(s not in (None, n) for s, n in zip(sizes, array.shape, strict=True)):
-                raise SpecError(asked, f"the model has {sizes}", "Give as many numbers as the input has")
-        model.graph.input.remove(inputs[name])
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-        found[name] = array
-    return found
-
-
-def _fix_shapes(path: Path, model: Any, shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    inputs = {value.name: value for value in model.graph.input}
-    for name, wanted in shapes.items():
-        if name not in inputs:
-            raise SpecError(f"task.options.shapes.{name}", "the model has no such input", nearest(name, inputs))
-        tensor = inputs[name].type.tensor_type
-        if not tensor.HasField("shape"):
-            for _ in wanted:
-                tensor.shape.dim.add()
-        found = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
-        if len(found) != len(wanted) or any(
-            isinstance(old, int) and old != new for old, new in zip(found, wanted, strict=True)
-        ):
-            raise SpecError(
-                f"task.options.shapes.{name} = {list(wanted)}", f"the model has {found}", "Give its open dimensions"
-            )
-        for dimension, size in zip(tensor.shape.dim, wanted, strict=True):
-            dimension.dim_value = size
-    for value in model.graph.input:
-        _spec(path, value)
-    if not shapes:
-        return []
-    for value in model.graph.output:  # the recorded output shapes were inferred from open input shapes
-        for dimension in value.type.tensor_type.shape.dim:
-            if not dimension.HasField("dim_value"):
-                dimension.Clear()
-    del model.graph.value_info[:]
-    return [f"input {name} was given the shape {list(shape)}" for name, shape in shapes.items()]
 
 
 def _convert(path: Path, model: Any) -> list[str]:
@@ -297,7 +240,7 @@ def _close(path: Path, model: Any) -> Any:
     outputs = {value.name for value in model.graph.output}
     probe = onnx.ModelProto.FromString(model.SerializeToString())
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in open_now if name not in outputs)
-    specs = tuple(_spec(path, value) for value in model.graph.input)
+    specs = tuple(spec_of(path, value) for value in model.graph.input)
     data = probe.SerializeToString()
     first, second = (_run(path, data, random_feed(specs, seed), plain=True) for seed in (1, 2))
     stale = [value for value in model.graph.value_info if value.name not in open_now]
@@ -340,44 +283,6 @@ def _unshaped(path: Path, name: str, node: Any) -> Unsupported:
 def _listed(path: Path, name: str, node: Any) -> Unsupported:
     found = f"operator {node.op_type} ({node.name}) gives a list of arrays"
     return Unsupported(f"tensor {name!r} of {path.name} as an array", found, "Export it without sequences")
-
-
-def _check_array(path: Path, value: Any) -> None:
-    if not value.type.HasField("tensor_type"):
-        asked, found = f"tensor {value.name!r} of {path.name} as an array", f"it is a {value.type.WhichOneof('value')}"
-        raise Unsupported(asked, found, "Export it with arrays only")
-
-
-def _spec(path: Path, value: Any) -> TensorSpec:
-    import onnx
-
-    asked = f"tensor {value.name!r} of {path.name}"
-    _check_array(path, value)
-    tensor = value.type.tensor_type
-    try:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    except KeyError:
-        dtype = "undefined"
-    if dtype not in ELEMENT_TYPES:
-        raise Unsupported(f"{asked} as numbers", f"its element type is {dtype}", "Export it with numbers only")
-    known = ", ".join(_size_text(place, dimension) for place, dimension in enumerate(tensor.shape.dim))
-    remedy = f"One artifact serves one shape: name it in [task.options.shapes], {value.name!r} = [{known or '1, ...'}]"
-    if not tensor.HasField("shape"):
-        raise Unsupported(f"one shape for {asked}", "the file does not say how many dimensions it has", remedy)
-    shape = []
-    for place, dimension in enumerate(tensor.shape.dim):
-        if not dimension.HasField("dim_value") or dimension.dim_value < 1:
-            found = f"dimension {place} ({dimension.dim_param or 'unnamed'}) is open"
-            raise Unsupported(f"one shape for {asked}", found, remedy)
-        shape.append(int(dimension.dim_value))
-    return TensorSpec(value.name, dtype, tuple(shape))
-
-
-def _size_text(place: int, dimension: Any) -> str:
-    """A dimension in a shape that a user has to fill in: an open first one is the batch, which is 1."""
-    if dimension.HasField("dim_value") and dimension.dim_value > 0:
-        return str(dimension.dim_value)
-    return "1" if place == 0 else dimension.dim_param or "?"
 
 
 def _prove(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy import errors
-from edgedeploy.errors import DataError, EdgeDeployError
+from edgedeploy.errors import DataError, EdgeDeployError, OpenShape, Setting, Unsupported
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.reference.safety import Limits, check_size, run_limited
 
@@ -30,6 +30,9 @@ MEMORY_PER_BYTE: Final = 10
 files, because model, copy, and ONNX Runtime's weights of both are in memory at once."""
 
 CPU_S: Final = 120
+
+SHAPES: Final = "task.options.shapes"
+"""The table of a study file that names shapes of inputs: errors are about its keys."""
 
 _MAIN: Final = (
     "import sys; sys.path[:] = sys.argv[1].split(sys.argv[2]); import importlib; "
@@ -86,10 +89,14 @@ def take_in(
     return TakenIn(data, answer["sha256"], inputs, outputs, tuple(answer["notes"]), answer["as_given"])
 
 
-def _error(answer: Mapping[str, str]) -> EdgeDeployError:
-    """The error that the process told, of the same class."""
+def _error(answer: Mapping[str, Any]) -> EdgeDeployError:
+    """The error that the process told, of the same class and with the same values."""
     kind = getattr(errors, answer["error"], DataError)
-    found: EdgeDeployError = kind(answer["asked"], answer["found"], answer["remedy"])
+    asked = Setting(**answer["setting"]) if answer["setting"] else answer["asked"]
+    if (shape := answer["open_shape"]) is not None:
+        sizes = None if shape["sizes"] is None else tuple(shape["sizes"])
+        return Unsupported(asked, answer["found"], answer["remedy"], OpenShape(shape["name"], sizes))
+    found: EdgeDeployError = kind(asked, answer["found"], answer["remedy"])
     return found
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgedeploy.errors import DataError, EdgeDeployError, TargetUnavailable
+from edgedeploy.errors import DataError, EdgeDeployError, TargetUnavailable, Unsupported
 from edgedeploy.records.artifact import TensorSpec
 
 OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "BFCArena", "out of memory")
@@ -25,7 +27,7 @@ def main() -> None:
     except EdgeDeployError as exc:
         answer, data = _told(exc, order), b""
     except (MemoryError, RecursionError) as exc:
-        answer, data = _exhausted(order, exc).as_json(), b""
+        answer, data = _answer(_exhausted(order, exc)), b""
     answers.write(json.dumps(answer).encode() + b"\n" + data)
     answers.flush()
     os._exit(0)  # destructors of runtimes have nothing to add
@@ -57,10 +59,25 @@ def _specs(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
     return [spec.as_json() for spec in specs]
 
 
-def _told(exc: EdgeDeployError, order: dict[str, Any]) -> dict[str, str]:
-    if any(words in exc.found for words in OUT_OF_MEMORY):
-        return _exhausted(order, exc).as_json()
-    return exc.as_json()
+def _told(exc: EdgeDeployError, order: dict[str, Any]) -> dict[str, Any]:
+    said = [str(cause) for cause in _causes(exc)]  # a library's own words: it has no type for it
+    return _answer(_exhausted(order, exc) if any(words in text for text in said for words in OUT_OF_MEMORY) else exc)
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    while (below := exc.__cause__ or exc.__context__) is not None:
+        yield below
+        exc = below
+
+
+def _answer(exc: EdgeDeployError) -> dict[str, Any]:
+    """What :func:`edgedeploy.reference.take_in.take_in` raises again."""
+    shape = exc.open_shape if isinstance(exc, Unsupported) else None
+    return {
+        **exc.as_json(),
+        "setting": asdict(exc.setting) if exc.setting else None,
+        "open_shape": asdict(shape) if shape else None,
+    }
 
 
 def _exhausted(order: dict[str, Any], exc: BaseException) -> DataError:

@@ -17,7 +17,8 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.errors import Unsupported
-from edgedeploy.reference.receptive import Fields, Reach, Spread, fields_of
+from edgedeploy.reference.reach import Fields, Reach, Spread
+from edgedeploy.reference.receptive import fields_of
 from edgedeploy.runtime.pipeline.tiles import Piece, TiledOutput, Tiling
 
 KEPT_BY_RUNTIMES: Final = 2.0

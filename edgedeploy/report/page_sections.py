@@ -62,7 +62,7 @@ def write_report(data: ReportData, path: Path) -> Path:
     try:
         write_atomic(path, text.encode(errors="backslashreplace"))  # a file's or a case's name may be no Unicode
     except OSError as exc:
-        raise StorageError(f"report {path}", exc.strerror or str(exc), "Name another file with --to") from None
+        raise StorageError(f"report {path}", exc.strerror or str(exc), "Name another file with --out") from None
     return path
 
 

@@ -9,7 +9,8 @@ from edgedeploy.records.goals import Constraint, LostCase, Margin, Objective, Ru
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.units import parse_quantity
-from edgedeploy.spec.study import ConstraintTable, StudySpec
+from edgedeploy.spec.objectives import ConstraintTable
+from edgedeploy.spec.study import StudySpec
 
 
 def objectives_of(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> tuple[Objective, ...]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Final
 
-from edgedeploy.errors import EdgeDeployError
+from edgedeploy.errors import EdgeDeployError, Setting
 
 NOT_SHOWN: Final = "(not shown)"
 LEFT_OUT: Final = "(left out)"
@@ -141,6 +142,12 @@ def hide_in(exc: EdgeDeployError, words: Sequence[str]) -> None:
     """Take the words out of an error that is about to be told."""
     exc.asked, exc.found, exc.remedy = (without(text, words) for text in (exc.asked, exc.found, exc.remedy))
     exc.args = (exc.asked, exc.found, exc.remedy)
+    if exc.setting is not None:
+        exc.setting = Setting(without(exc.setting.key, words), without(exc.setting.value, words))
+    if exc.advice is not None:
+        before, after = (without(text, words) for text in (exc.advice.before, exc.advice.after))
+        settings = {key: without(value, words) for key, value in exc.advice.settings.items()}
+        exc.advice = replace(exc.advice, before=before, settings=settings, after=after)
 
 
 def _longest_first(words: set[str]) -> tuple[str, ...]:

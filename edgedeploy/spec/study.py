@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgedeploy.errors import SpecError, nearest
 from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS, not_told_by, of_space
-from edgedeploy.records.metrics import Clock, Direction, MetricInfo
+from edgedeploy.records.metrics import Clock, MetricInfo
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.shrink import SHRINK_KEYS
 from edgedeploy.records.units import parse_quantity
@@ -30,9 +30,10 @@ from edgedeploy.records.weightbits import WEIGHT_BITS
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board, memory_bytes, with_memory_limit
 from edgedeploy.spec.codecs import check_codecs
 from edgedeploy.spec.conditions import OnlyTable, check_conditions
-from edgedeploy.spec.evidence import EvidenceTable, NotNegative, check_evidence
+from edgedeploy.spec.evidence import EvidenceTable, check_evidence
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.metric_checks import check_margin, check_task_metrics, known_metric
+from edgedeploy.spec.objectives import ConstraintTable, ObjectiveTable, PickTable
 from edgedeploy.spec.recovery import RecoveryTable, check_elastic
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
@@ -52,6 +53,7 @@ from edgedeploy.spec.space import (
     subset,
     whole_numbers,
 )
+from edgedeploy.spec.task import TaskTable
 from edgedeploy.spec.tiles import check_tiles
 from edgedeploy.spec.toml import read_file, read_toml
 
@@ -77,82 +79,6 @@ class StudyTable(_Table):
     """File of ranges of activations, those of several sites for example, that int8 takes instead of calibrating."""
 
 
-class TaskTable(_Table):
-    """The model, its data and its metrics."""
-
-    kind: Literal[
-        "classification",
-        "segmentation-folder",
-        "image-to-image",
-        "low-dose-ct",
-        "detection",
-        "volumes",
-        "promptable",
-        "multi-modal",
-        "synthetic-ultrasound",
-        "onnx",
-        "python",
-    ]
-    """What describes the task: a kind that ships, a bare ONNX file, or Python of your own."""
-    object: str | None = None
-    """With kind = "python": the factory, as "file.py:factory" (relative to the study file) or "package.module:factory"."""
-    model: str | None = None
-    """With kind = "onnx": the .onnx file, relative to the study file."""
-    checkpoint: str | None = Field(default=None, min_length=1)
-    """A file with the baseline's trained weights, relative to the study file."""
-    checkpoint_key: str | None = Field(default=None, min_length=1)
-    """Where in the file they are; it can be left out where the weights of one key alone fit the model."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the kind, in [task.options]; for kind = "python" the keywords of the factory."""
-
-    @model_validator(mode="after")
-    def _model_goes_with_kind(self) -> TaskTable:
-        if (self.kind == "python") != (self.object is not None):
-            raise ValueError(
-                '`object` ("module:factory" or "file.py:factory") goes with kind = "python", and only with it'
-            )
-        if (self.kind == "onnx") != (self.model is not None):
-            raise ValueError('`model` (an .onnx file) goes with kind = "onnx", and only with it')
-        if self.kind == "onnx" and self.checkpoint is not None:
-            raise ValueError("`checkpoint` goes with a model that is built in torch: an .onnx file has its weights")
-        if self.checkpoint_key is not None and self.checkpoint is None:
-            raise ValueError("`checkpoint_key` goes with `checkpoint`, the file that has the key")
-        return self
-
-
-class ObjectiveTable(_Table):
-    """What the search improves, best first."""
-
-    metric: str
-    """Name of a metric: of the task, of the board, or of a scenario."""
-    goal: Direction | None = None
-    """The metric's own direction, which it is filled from; the opposite one is an error."""
-    min_effect: NotNegative | str = 0.0
-    """Smallest difference that matters, in the metric's own unit (``"0.2 ms"``; a bare number is in its base unit); a
-    smaller one does not make a variant dominate."""
-    scale: Literal["log", "linear"] = "log"
-    """How the search weighs gains of a positive metric that is minimised: by their ratio, or by their difference."""
-
-
-class ConstraintTable(_Table):
-    """A limit that a variant has to keep to be on the front."""
-
-    metric: str
-    """Name of a metric: of the task, of the board, or of a scenario."""
-    at_most: float | str | None = None
-    """Upper limit with its unit, such as "40 ms" or "8 MB"; a bare number for metrics without a unit."""
-    at_least: float | str | None = None
-    """Lower limit, as `at_most`. Exactly one of the two is given."""
-    margin: float | str = 0.0
-    """How far inside the limit a measured value has to be, with its unit."""
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> ConstraintTable:
-        if (self.at_most is None) == (self.at_least is None):
-            raise ValueError("exactly one of `at_most` and `at_least` must be given")
-        return self
-
-
 class BudgetTable(_Table):
     """When the search ends."""
 
@@ -162,14 +88,6 @@ class BudgetTable(_Table):
     """Time after which the search ends, such as "3 h"; it ends a training too, whose checkpoint is kept."""
     recovered_baseline: bool = True
     """Where variants are recovered by training, also train the baseline as much further and measure it."""
-
-
-class PickTable(_Table):
-    """Older place of what a pick may lose; `margin` in [evidence] wins where both are there."""
-
-    non_inferiority_margin: NotNegative | str | None = None
-    """How much of the first objective of the task a pick may lose against the baseline, in that metric's own unit
-    (``"0.5 px"``; a bare number is in its base unit)."""
 
 
 class StudySpec(_Table):

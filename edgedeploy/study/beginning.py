@@ -36,8 +36,6 @@ SEARCHED: Final = ("float32", "bfloat16", "int8")
 
 USUAL_TARGETS: Final = ("onnxruntime", "openvino")
 CALIBRATES: Final = ("minmax", "percentile")
-_ASKED_SHAPE: Final = re.compile(r"--shape ([^ =]+)=")
-_KNOWN_SHAPE: Final = re.compile(r"--shape ([^ =]+)=([0-9]+(?:, ?[0-9]+)*)$")
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,10 @@ def known_shapes(
         try:
             return known, take(model, known).inputs
         except Unsupported as exc:
-            match = _KNOWN_SHAPE.search(exc.remedy)
-            if match is None or match[1] in known:
+            shape = exc.open_shape
+            if shape is None or shape.decided is None or shape.name in known:
                 raise
-            known[match[1]] = tuple(int(size) for size in match[2].split(","))
+            known[shape.name] = shape.decided
 
 
 def open_shape(model: Path, shapes: Mapping[str, Sequence[int]]) -> Unsupported | None:
@@ -81,8 +79,7 @@ def open_shape(model: Path, shapes: Mapping[str, Sequence[int]]) -> Unsupported 
     try:
         known_shapes(model, shapes)
     except Unsupported as exc:
-        match = _ASKED_SHAPE.search(exc.remedy)
-        if match is None or match[1] in shapes:
+        if exc.open_shape is None or exc.open_shape.name in shapes:
             raise
         return exc
     return None

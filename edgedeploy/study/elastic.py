@@ -64,7 +64,8 @@ class Elastics:
             reasons = kept_cuts(folder, name, self._note) or {}
         drop_checkpoint(self._store.checkpoint(digest))
         if name in reasons:
-            raise Unsupported(**reasons[name])
+            told = reasons[name]
+            raise Unsupported(told["asked"], told["found"], told["remedy"])
         return folder / name
 
     def _make(self, variant: Variant, baseline: Any, folder: Path, overseen: Overseen) -> None:

@@ -32,6 +32,9 @@ ASSUMED_LOSS_SHARE: Final = 0.2
 """Of the margin: the true loss that cases are counted for, besides none, where none is measured."""
 
 
+EXACT_BOUND: Final = "0 or 1 in each case, so by the exact bound while few of them change"
+
+
 @dataclass(frozen=True)
 class Reach:
     """What one split proves of one endpoint, if the paired differences spread as ``spread`` says.
@@ -62,6 +65,7 @@ class Reach:
             "sd": self.spread.sd,
             "icc": self.spread.icc,
             "sd_from": self.spread.of or "assumed",
+            "yes_or_no": self.spread.yes_or_no,
             "margins": {f"{power:g}": value for power, value in self.margins.items()},
             "margin_of_all": self.margin_of_all,
             "loss": self.loss,
@@ -96,10 +100,10 @@ class Power:
         return f"{value:.2g}" if self.unit == "1" else quantity(value, self.metric, self.unit)
 
     def lines(self) -> tuple[str, ...]:
-        """What to say of it before a search, in one or two lines."""
+        """What to say of it before a search."""
         proven = "; ".join(self._proven(split) for split in SCORED if self.clusters.cases[split])
         first = f"{phrase(self.metric)}, {self._source()}: at 80 % power, when nothing is lost, {proven}"
-        return (first,) if self.in_sds or self.margin is None else (first, self.against_the_margin())
+        return (first,) if self.in_sds or self.margin is None else (first, *self.margin_lines())
 
     def _source(self) -> str:
         spread = self.reaches[0].spread
@@ -123,8 +127,11 @@ class Power:
         found = _listed([self.text(reach.margins[POWERS[0]]) for reach in reaches])
         return f"the {split} split ({size}) bounds a loss by {found}"
 
-    def against_the_margin(self) -> str:
-        """How many cases the study's margin needs, in a line."""
+    def margin_lines(self) -> tuple[str, ...]:
+        """How many cases the study's margin needs: what a plan and a running search both say."""
+        return tuple(filter(None, (self._against_the_margin(), self._of_yes_or_no())))
+
+    def _against_the_margin(self) -> str:
         if self.in_sds:
             return f"how many cases a margin of {phrase(self.metric)} needs is known once an int8 baseline is measured"
         if self.margin is None:
@@ -136,12 +143,13 @@ class Power:
         loss = self.text(reaches[0].loss)
         also = _case_counts([reach.needed_with_loss for reach in reaches])
         stated = f"the study's margin of {self.text(self.margin)} ({phrase(self.metric)}) needs {needed}"
-        return f"{stated} at {self._sd_phrase(reaches)}, and {also} if {loss} is truly lost"
+        exact = f" ({EXACT_BOUND})" if reaches[0].spread.yes_or_no else ""
+        return f"{stated} at {self._sd_phrase(reaches)}, and {also} if {loss} is truly lost{exact}"
 
-    def of_yes_or_no(self) -> str:
+    def _of_yes_or_no(self) -> str:
         """How many the margin needs if the metric is one of yes or no, which is held to an exact bound while few cases
-        change; empty where it cannot be one, or no margin is stated."""
-        if self.unit != "1" or not self.margin:
+        change; empty where it cannot be one, where it is known whether it is, and where no margin is stated."""
+        if self.unit != "1" or not self.margin or self.reaches[0].spread.yes_or_no is not None:
             return ""
         needed = share_units_wanted(0, 1, self.margin)
         what = "cases" if self.reaches[0].groups is None else "groups"
@@ -267,18 +275,19 @@ def _reach(split: str, clusters: Clusters, spread: Spread, margin: float | None,
         size = max(1.0, units / groups)
         units, sd = min(groups, units), sd_of_group_means(spread.sd, size, spread.icc or 0.0)
     enough = units >= MIN_UNITS
-    margins = {power: provable_margin(units, sd, power=power) if enough else None for power in POWERS}
+    exact = bool(spread.yes_or_no)
+    margins = {power: provable_margin(units, sd, power=power, yes_or_no=exact) if enough else None for power in POWERS}
     strictest = 1 - (1 - LEVEL) / max(1, trials)
     loss = spread.loss if spread.cases and spread.loss is not None else ASSUMED_LOSS_SHARE * (margin or 0.0)
-    needed = None if margin is None else cases_needed(margin, sd)
-    with_loss = None if margin is None else cases_needed(margin, sd, true_loss=max(0.0, loss))
+    needed = None if margin is None else cases_needed(margin, sd, yes_or_no=exact)
+    with_loss = None if margin is None else cases_needed(margin, sd, true_loss=max(0.0, loss), yes_or_no=exact)
     return Reach(
         split,
         cases,
         groups if grouped else None,
         spread,
         margins,
-        provable_margin(units, sd, level=strictest) if enough else None,
+        provable_margin(units, sd, level=strictest, yes_or_no=exact) if enough else None,
         max(0.0, loss),
         _in_cases(needed, size / spread.defined),
         _in_cases(with_loss, size / spread.defined),

@@ -16,9 +16,7 @@ from edgedeploy.boards.care.absence import Absence, reached
 from edgedeploy.boards.care.attempts import Patience
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.compress.oversight import TrainProgress
-from edgedeploy.errors import BoardError, EdgeDeployError, OutOfTime
-from edgedeploy.evidence.confirmation import order_sha256
-from edgedeploy.evidence.front import Front
+from edgedeploy.errors import OutOfTime
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.board import Board
 from edgedeploy.lab.crew import Crew, Machines, Post
@@ -36,9 +34,9 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.ahead import ahead_of
 from edgedeploy.study.baseline import recovered_baseline
 from edgedeploy.study.best import Best, outcome_text
+from edgedeploy.study.confirming import Confirming, failure_of
 from edgedeploy.study.eta import Eta, Pace, eta
 from edgedeploy.study.events import Event, Observer
-from edgedeploy.study.front import read_front
 from edgedeploy.study.known import Known
 from edgedeploy.study.limits import limit_marks
 from edgedeploy.study.modeller import BASELINE
@@ -50,7 +48,7 @@ from edgedeploy.study.searching import Searching
 from edgedeploy.study.settling import Settling
 from edgedeploy.study.sources import task_marks
 from edgedeploy.study.steadiness import Steadiness
-from edgedeploy.study.store import Store, utc_now
+from edgedeploy.study.store import Store
 from edgedeploy.study.trial import Trials
 from edgedeploy.study.workbench import Workbench, build_here
 
@@ -175,7 +173,7 @@ class StudyRun:
                 if finished.reason != "impossible":
                     self._settle()
                 if confirm:
-                    self._confirm()
+                    self._confirming().run()
             prune_outputs(self._store, self._picturable())
             return finished
         finally:
@@ -197,6 +195,9 @@ class StudyRun:
             say=self._say,
             deadline_s=self._deadline_s,
         )
+
+    def _confirming(self) -> Confirming:
+        return Confirming(self._ready, self._store, self._known, self._say, self._all_at)
 
     def _enlist(self) -> Crew:
         """All boards at the stage at hand, also those that were away when the study began. Time in which the only board has
@@ -273,7 +274,7 @@ class StudyRun:
             self._outcomes += 1
             self._account.outcomes += 1
             self._under_way = None  # also of a training that failed
-            failed = _failure(variant, outcome) if isinstance(outcome, Failed) else None
+            failed = failure_of(variant, outcome) if isinstance(outcome, Failed) else None
             self._take_in(variant)
             told = outcome_text(outcome, [goal.metric for goal in self._spec.objectives], self._metrics)
             self._say("trial", f"{variant.label}: {told}", failed)
@@ -350,7 +351,7 @@ class StudyRun:
         with self._counting, self._host:
             self._once_s += time.monotonic() - started_s
             self._under_way = None
-            failed = _failure(further, outcome) if isinstance(outcome, Failed) else None
+            failed = failure_of(further, outcome) if isinstance(outcome, Failed) else None
             self._recovered.append(further)
             self._take_in(further)
             told = outcome_text(outcome, [goal.metric for goal in self._spec.objectives], self._metrics)
@@ -391,55 +392,3 @@ class StudyRun:
             training_left_s=training.left_s if training else None,
         )
         return eta(pace, to_do=to_do, budget_left_s=self._deadline_s - now_s)
-
-    def _confirm(self) -> None:
-        """Run the baselines, the front, the candidates for the pick and what is not shown to be worse than the front on the
-        confirmation split, once each. The order of candidates is fixed and logged first. Nothing is chosen by it: it says
-        how far the choice carries. Where the study states what has to be shown and nothing is, it stays closed for later
-        cases."""
-        if not self._ready.task.cases("confirmation"):
-            self._say("note", "nothing is confirmed: the task has no cases of split 'confirmation'")
-            return
-        front = read_front(self._store.root)
-        if front.decision.rules.margins and front.pick is None:
-            self._say("note", "the confirmation split stays closed: nothing is shown fit to ship that it could confirm")
-            return
-        missing = self._to_confirm(front)
-        if not missing:
-            return
-        order = front.decision.order
-        sha256 = order_sha256(order, front.decision.rules) if order else ""
-        reason = "end of the search: baselines, front, candidates, and what is indistinguishable from the front"
-        self._store.log_opening(reason, tuple(variant.digest for variant in missing), order, sha256)
-        if order:
-            named = ", ".join(front.labels[digest] for digest in order)
-            self._say(
-                "note", f"candidates, in the order fixed before the confirmation split is opened: {named} ({sha256})"
-            )
-        self._all_at(self._confirm_one, missing)
-
-    def _to_confirm(self, front: Front) -> list[Variant]:
-        done = {measurement.digest for measurement in self._store.confirmations()}
-        baselines = [self._ready.space.baseline_variant(target) for target in self._ready.space.targets]
-        measured = {measurement.digest: measurement.variant for measurement in self._known.measurements()}
-        wanted = [v.digest for v in baselines if v.digest in measured] + [member.digest for member in front.members]
-        wanted += front.decision.order
-        wanted += [row.digest for row in front.excluded if row.status == "indistinguishable"]
-        wanted += [variant.digest for variant in measured.values() if variant.recovered]
-        return [measured[digest] for digest in dict.fromkeys(wanted) if digest not in done]
-
-    def _confirm_one(self, trials: Trials, variant: Variant) -> Outcome:
-        self._say("phase", f"confirmation: {variant.label}")
-        try:
-            trials.measure(variant, "confirmation")
-            return Scored((), {})
-        except (BoardError, KeyboardInterrupt):
-            raise
-        except EdgeDeployError as exc:
-            failed = Failed(type(exc).__name__, str(exc), "confirmation")
-            self._say("note", f"confirmation of {variant.label}: {exc}", _failure(variant, failed))
-            return failed
-
-
-def _failure(variant: Variant, outcome: Failed) -> Failure:
-    return Failure(variant, outcome.kind, outcome.phase, outcome.message, utc_now())

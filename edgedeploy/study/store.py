@@ -20,12 +20,8 @@ for writing. What is damaged or does not belong here is left out by readers and 
 
 from __future__ import annotations
 
-import fcntl
-import io
 import json
-import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -33,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.files import append_line, lock_file, raise_if_disk, remove_partials, write_atomic, write_json
+from edgedeploy.files import append_line, remove_partials, write_atomic, write_json
 from edgedeploy.records.measurement import Failure, Measurement
 from edgedeploy.records.variant import Variant
 from edgedeploy.spec.public import without
@@ -47,7 +43,6 @@ from edgedeploy.study.evidence_files import (
     EvidenceFolder,
     Stray,
     T,
-    move_aside,
 )
 from edgedeploy.study.forms import (
     PHASES,
@@ -61,16 +56,13 @@ from edgedeploy.study.forms import (
 )
 from edgedeploy.study.layout import ACCOUNT, MADE, OPENINGS, check_kinds, links_among_made
 from edgedeploy.study.migrations import Kind, latest, upgraded
-from edgedeploy.study.mounts import network_file_system
+from edgedeploy.study.place import check_place, held
 from edgedeploy.study.reading import drop_lines, drop_torn_end, read_good_lines, read_record, read_text
+from edgedeploy.study.strays import Strays
 
 __all__ = ["PHASES", "Store", "utc_now"]
 
-LOG: Final = logging.getLogger(__name__)
 Record = TypeVar("Record")
-
-LOOK_S: Final = 0.1
-"""A reader that asks whether somebody has the folder holds its lock for less than this."""
 
 STUDY_FILE_REMEDY: Final = "Put the study file that the folder was made with back there"
 UNREADABLE_OPENING: Final = {"utc": "", "reason": "a line of the log that cannot be read any more", "variants": []}
@@ -89,8 +81,7 @@ class Store:
         self.root = root
         self.private: Sequence[str] = ()
         """Words of the study file that are left out of every sentence that is kept."""
-        self._owned = False
-        self._left_out: dict[str, str] = {}
+        self._strays = Strays(root)
         self._whole: set[tuple[object, ...]] = set()
         self._id: tuple[tuple[object, ...], str] = ((), "")
 
@@ -103,23 +94,7 @@ class Store:
     def check_place(self) -> None:
         """Raises ``SpecError`` for a path that cannot become a folder, and on a file system whose locks cannot be relied on:
         SQLite loses data there."""
-        asked, remedy = f"study folder {self.root}", "Choose another --out"
-        try:
-            self.root.stat()
-        except FileNotFoundError:
-            pass  # it will be made
-        except OSError as exc:  # a file in the way, a loop of links, a name that is too long
-            raise SpecError(asked, exc.strerror or str(exc), remedy) from None
-        base = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
-        if not os.access(base, os.W_OK):
-            raise SpecError(asked, f"{base} cannot be written to", remedy)
-        found = network_file_system(self.root)
-        if found is not None:
-            raise SpecError(
-                f"study folder {self.root}",
-                f"it is on a network file system ({found}), where SQLite's locks cannot be relied on",
-                "Choose an --out on a disk of this machine",
-            )
+        check_place(self.root)
 
     def keep_task_change(self, sources: Mapping[str, str], changed: Sequence[str]) -> None:
         """Record that the task's files are others from now on. ``sources`` is as in :meth:`create`'s ``task_sources``."""
@@ -194,49 +169,21 @@ class Store:
 
         Raises ``SpecError`` for a folder that is held or that a link leads out of, ``StorageError`` for a full disk.
         """
-        with self._lock_file() as stream:
-            if not _taken(stream) and not _taken(stream, after_s=LOOK_S):
-                raise SpecError(
-                    f"study folder {self.root}",
-                    "another process is writing to it",
-                    "Wait for it, or choose another --out",
-                )
+        with held(self.root):
             check_kinds(self.root)
             remove_partials(self.root)
-            self._owned = True
+            self._strays.moved = True
             try:
                 self._set_all_aside()
                 yield
             finally:
-                self._owned = False
-
-    def _lock_file(self) -> io.BufferedRandom:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            return lock_file(self.root / ".lock")
-        except OSError as exc:
-            raise_if_disk(exc, self.root / ".lock")  # told with what to do, whichever file it is
-            asked, found = f"study folder {self.root}", f"nothing can be written there ({exc.strerror or exc})"
-            raise SpecError(asked, found, "Choose another --out") from None
+                self._strays.moved = False
 
     # -- what is no evidence
 
     def left_out(self) -> tuple[str, ...]:
         """What was found in the folder so far and is left out, a line each: damaged files, copies, files of others."""
-        return tuple(self._left_out[name] for name in sorted(self._left_out))
-
-    def _leave_out(self, stray: Stray) -> None:
-        """Say it; the owner moves it, so that what it held is made again."""
-        told = f"{stray.name} is left out: {stray.why}"
-        if self._owned and os.path.lexists(stray.path):
-            try:
-                told += f"; it is now {move_aside(stray.path, self.root).relative_to(self.root)}"
-            except OSError as exc:
-                raise_if_disk(exc, self.root / SET_ASIDE)
-                told += f"; it could not be moved to {SET_ASIDE} ({exc.strerror or exc})"
-        if self._left_out.get(stray.name) != told:
-            self._left_out[stray.name] = told
-            LOG.warning("study folder %s: %s", self.root, told)
+        return self._strays.told()
 
     def _set_all_aside(self) -> None:
         for folder in (MEASUREMENTS, INVALID, CONFIRMATION):
@@ -245,11 +192,11 @@ class Store:
         for path, check in self._plain_files():
             self._read_plain(path, check)
         for path in links_among_made(self.root):
-            self._leave_out(Stray(path, "it is a link, which is not followed"))
+            self._strays.leave_out(Stray(path, "it is a link, which is not followed"))
         drop_torn_end(self.root / OPENINGS)
         moved = drop_lines(self.root / ACCOUNT, checked_time, self.root / SET_ASIDE / ACCOUNT)
         if moved:
-            self._leave_out_lines(moved)
+            self._strays.leave_out_lines(ACCOUNT, moved)
 
     def _check_folder(self, folder: EvidenceFolder[T]) -> None:
         for path in folder.entries(self.root):
@@ -276,7 +223,7 @@ class Store:
         state = _state(path)
         found = folder.read(path, self._study_id() if study is None else study)
         if isinstance(found, Stray):
-            self._leave_out(found)
+            self._strays.leave_out(found)
             return None
         self._whole.add(state)
         return found
@@ -298,7 +245,7 @@ class Store:
         try:
             return read_record(path, check, "")
         except DataError as exc:
-            self._leave_out(Stray(path, exc.found))
+            self._strays.leave_out(Stray(path, exc.found))
             return None
 
     def measurements(self) -> tuple[Measurement, ...]:
@@ -368,13 +315,8 @@ class Store:
         found = read_good_lines(self.root / ACCOUNT, checked_time)
         lost = sum(item is None for item in found)
         if lost:
-            self._leave_out_lines(lost)
+            self._strays.leave_out_lines(ACCOUNT, lost)
         return [item for item in found if item is not None]
-
-    def _leave_out_lines(self, count: int) -> None:
-        told = f"{count} damaged line{'s' if count > 1 else ''} of {ACCOUNT} left out: the time account lacks them"
-        if self._left_out.setdefault(ACCOUNT, told) is told:
-            LOG.warning("study folder %s: %s", self.root, told)
 
     def _append(self, name: str, value: Mapping[str, Any]) -> None:
         append_line(self.root / name, json.dumps(value, sort_keys=True).encode())
@@ -422,16 +364,6 @@ class Store:
     @property
     def optimiser_path(self) -> Path:
         return self.root / "optuna.sqlite3"
-
-
-def _taken(stream: io.BufferedRandom, after_s: float = 0.0) -> bool:
-    """Whether the lock is this process's now."""
-    time.sleep(after_s)
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _state(path: Path) -> tuple[object, ...]:

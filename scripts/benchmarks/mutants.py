@@ -61,7 +61,7 @@ PARTS: Final = {
     ),
     "front": Part(("edgedeploy/study/front.py",), ("tests/unit/study/test_front_of_folder.py",)),
     "store": Part(
-        ("edgedeploy/study/store.py",),
+        ("edgedeploy/study/store.py", "edgedeploy/study/place.py", "edgedeploy/study/strays.py"),
         (
             "tests/unit/study/test_store_kept.py",
             "tests/unit/study/test_store_machine.py",

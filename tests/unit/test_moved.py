@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import edgedeploy
-from edgedeploy._moved import MOVED
+from edgedeploy.interfaces.moved import MOVED
 
 NAMES = {
     "ability": "Demand",

@@ -158,6 +158,8 @@ def error_of(asked: str, cause: str, message: str, side: str = "candidate") -> E
         )
     for kind, remedies in _KINDS.items():
         if cause in remedies:
+            if issubclass(kind, MeasurementError):
+                return kind(asked, found, remedies[cause], cause)
             return kind(asked, found, remedies[cause])
     return CommandFailed(asked, found, remedy_for(message) if cause == "runtime_broken" else "")
 

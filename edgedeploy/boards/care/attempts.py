@@ -214,5 +214,5 @@ class _Course:
 
 
 def _cause(exc: MeasurementError) -> str:
-    """The agent's word for it."""
-    return exc.found.partition(":")[0]
+    """The agent's word for it; all that was found, where no agent said one."""
+    return exc.cause or exc.found

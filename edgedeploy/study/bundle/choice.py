@@ -71,7 +71,7 @@ def chosen(store: Store, front: Front, wanted: str) -> Choice:
     """The variant whose digest begins with ``wanted``, or the study's pick. Raises ``GoalNotMet`` where the study picks
     none, or its confirmation split speaks against it, and ``SpecError`` for a digest that is not one variant's."""
     if wanted == PICK and (front.pick is None or not front.fit_to_ship):
-        remedy = "Name the variant that is to be shipped all the same: --pick DIGEST, of `edgedeploy front --json`"
+        remedy = "Name the variant that is to be shipped all the same: --variant DIGEST, of `edgedeploy front --json`"
         raise GoalNotMet(f"the pick of {store.root}", _why_none(front), remedy)
     found = read_measurement(store.root, front.pick.digest if wanted == PICK and front.pick else wanted)
     row = front.row(found.digest)

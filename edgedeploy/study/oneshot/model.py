@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from edgedeploy.errors import DataError, SpecError, Unsupported
+from edgedeploy.errors import DataError, Setting, SpecError, Unsupported
 from edgedeploy.interfaces.task import Array, Case, Split
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.metrics import MetricInfo
@@ -19,8 +19,8 @@ from edgedeploy.records.variant import Scalar
 from edgedeploy.reference.export import describe, reference_outputs
 from edgedeploy.reference.external import check_weights, weights_file
 from edgedeploy.reference.parity import apart
-from edgedeploy.reference.take_in import TakenIn, take_in
-from edgedeploy.tasks.onnx.inputs import Preprocessing, Sources
+from edgedeploy.reference.take_in import SHAPES, TakenIn, take_in
+from edgedeploy.tasks.onnx.inputs import PREPROCESSING, PREPROCESSING_EXAMPLE, Preprocessing, Sources
 
 COMPARED: Final = 16
 """At most this many cases are held out of the calibration, to compare the artifact with the float model on."""
@@ -29,7 +29,7 @@ FEWEST_TO_HOLD_OUT: Final = 8
 """With fewer cases, all of them calibrate and are compared on as well."""
 
 RANDOM_CASES: Final = 8
-_IN_A_STUDY: Final = re.compile(r"name it in \[task\.options\.shapes\], '(.+)' = \[([^\]]*)\]")
+_DATA_KEYS: Final = ("task.options.calibration", "task.options.data")
 CHECKPOINTS: Final = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
@@ -94,29 +94,44 @@ def cases_of(place: Path, specs: Sequence[TensorSpec], images: Mapping[str, Any]
 
 
 def for_command(exc: SpecError | DataError, place: Path, asked: str) -> SpecError | DataError:
-    """An error about a study file's keys in the words of the command line."""
-    key, preprocessing = "task.options.calibration", "task.options.preprocessing"
-    if exc.asked == preprocessing and exc.found == "it is missing":
+    """An error about a study file's keys in the words of the command line: ``asked`` is the option that named ``place``."""
+    setting = exc.setting
+    if setting == Setting(PREPROCESSING):
         found = "it holds no .npy or .npz file, and how images become inputs is not said"
-        remedy = "Add what the model was trained with, such as --colour rgb --mean 0 --std 255"
-        return SpecError(f"{asked} {place}", found, remedy)
-    said = exc.asked.replace(f"{key} = {place.name!r}", f"{asked} {place}").replace(f"{preprocessing}.", "--")
-    said = said.replace("task.options.data", f"{asked} {place}")
-    remedy = exc.remedy.replace("page = 1", "--page 1").replace("value_range = ", "--value-range ")
-    remedy = remedy.replace("{ colour = 'rgb', mean = [0.0], std = [255.0] }", "--colour rgb --mean 0 --std 255")
-    return type(exc)(
-        said.replace("--value_range", "--value-range"), exc.found, remedy.replace(" in [task.options]", "")
-    )
+        example = _as_options(PREPROCESSING_EXAMPLE.settings)
+        return SpecError(f"{asked} {place}", found, f"Add what the model was trained with, such as {example}")
+    said, remedy = exc.asked, exc.remedy
+    if setting is not None and setting.key in _DATA_KEYS:
+        said = f"{asked} {place}"
+    elif setting is not None and setting.key.startswith(f"{PREPROCESSING}."):
+        said = _as_options({setting.key.removeprefix(f"{PREPROCESSING}."): setting.value})
+    if exc.advice is not None:
+        remedy = f"{exc.advice.before} {_as_options(exc.advice.settings)}{exc.advice.after}"
+    return type(exc)(said, exc.found, remedy)
+
+
+def _as_options(settings: Mapping[str, str]) -> str:
+    """Keys of a study file with their values, as TOML, the way that a command takes them."""
+    options = ((f"--{key.replace('_', '-')}", value.strip("'[]").replace(", ", ",")) for key, value in settings.items())
+    return " ".join(f"{option} {value}".rstrip() for option, value in options)
 
 
 def take(path: Path, shapes: Mapping[str, Sequence[int]]) -> TakenIn:
     """The model's clean copy; errors about its shapes are in the words of the command line."""
     try:
         return take_in(onnx_file(path), shapes)
-    except (SpecError, Unsupported) as exc:
-        said = re.sub(r"task\.options\.shapes\.?", "--shape ", exc.asked).strip()
-        remedy = _IN_A_STUDY.sub(lambda found: f"add --shape {found[1]}={found[2].replace(', ', ',')}", exc.remedy)
-        raise type(exc)(said, exc.found, remedy) from None
+    except SpecError as exc:
+        if exc.setting is None or not exc.setting.key.startswith(f"{SHAPES}."):
+            raise
+        sizes = exc.setting.value.strip("[]").replace(", ", ",")
+        name = exc.setting.key.removeprefix(f"{SHAPES}.")
+        raise SpecError(f"--shape {name}{f'={sizes}' if sizes else ''}", exc.found, exc.remedy) from None
+    except Unsupported as exc:
+        if (shape := exc.open_shape) is None:
+            raise
+        sizes = "1,..." if shape.sizes is None else ",".join(map(str, shape.sizes))
+        remedy = f"One artifact serves one shape: add --shape {shape.name}={sizes}"
+        raise Unsupported(exc.asked, exc.found, remedy, shape) from None
 
 
 class OneModel:

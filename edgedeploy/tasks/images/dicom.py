@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import DataError
+from edgedeploy.errors import Advice, DataError
 from edgedeploy.runtime.dicom.clip import DicomError, NoDecoder, decoded, decoder_of, unquoted
 from edgedeploy.tasks.images.rules import ImageRules, Pixels, ValueRange, Values, page_of
 
 SUFFIXES: Final = (".dcm", ".dicom")
 MAX_FILE_BYTES: Final = 1 << 30
+_STATE_THEM: Final = Advice("State", {"value_range": "[black, white]"})
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _GREY: Final = ("MONOCHROME1", "MONOCHROME2")
 _DECODERS: Final = {
@@ -149,10 +150,10 @@ def _window(asked: str, data: Any) -> ValueRange:
     function = str(data.get("VOILUTFunction") or "LINEAR")
     if center is None or width is None or function not in ("LINEAR", "LINEAR_EXACT"):
         found = "it states no window" if center is None or width is None else "its window is no straight line"
-        raise DataError(f"{asked} by value_range = 'window'", found, "State value_range = [black, white]")
+        raise DataError(f"{asked} by value_range = 'window'", found, _STATE_THEM)
     first_center, first_width = (float(v[0] if hasattr(v, "__getitem__") else v) for v in (center, width))
     if function == "LINEAR":
         first_center, first_width = first_center - 0.5, first_width - 1
     if not first_width > 0:
-        raise DataError(f"{asked} by value_range = 'window'", "its window has no width", "State value_range")
+        raise DataError(f"{asked} by value_range = 'window'", "its window has no width", _STATE_THEM)
     return first_center - first_width / 2, first_center + first_width / 2

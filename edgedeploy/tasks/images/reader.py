@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edgedeploy.errors import DataError
+from edgedeploy.errors import Advice, DataError
 from edgedeploy.tasks.images.dicom import is_dicom
 from edgedeploy.tasks.images.files import leaves_range_open, read_pixels
 from edgedeploy.tasks.images.rules import ImageRules, Pixels, ValueRange, Values
@@ -106,7 +106,8 @@ class ImageReader:
         if stated == "raw":
             if pixels.inverted:
                 found = "its smallest value is white, and its own numbers do not say where black is"
-                raise DataError(f"image {path} by value_range = 'raw'", found, "State value_range = [low, high]")
+                remedy = Advice("State", {"value_range": "[low, high]"})
+                raise DataError(f"image {path} by value_range = 'raw'", found, remedy)
             return pixels.values.astype(np.float32)
         if isinstance(stated, tuple):
             low, high = stated
@@ -131,7 +132,12 @@ class ImageReader:
         raise DataError(
             f"black and white of image {path}",
             f"its format does not state them; the values are {seen.low:g} to {seen.high:g}",
-            "State value_range = [black, white] in the task's options, or 'raw' for the file's own numbers",
+            Advice(
+                "State",
+                {"value_range": "[black, white]"},
+                "[task.options]",
+                ", or 'raw' for the file's own numbers",
+            ),
         )
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgedeploy.errors import DataError, SpecError
+from edgedeploy.errors import Advice, DataError, Setting, SpecError
 
 ValueRange = tuple[float, float]
 Values = npt.NDArray[Any]
@@ -51,14 +51,15 @@ def read_value_range(value: Any, where: str) -> ValueRange | Literal["raw", "win
         if len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[0] < numbers[1]:
             return numbers[0], numbers[1]
     example = 'For example [0, 4095], "raw" for the file\'s own numbers, or "window" for a DICOM file\'s own window'
-    raise SpecError(where, f"got {value!r}", example)
+    raise SpecError(Setting(where), f"got {value!r}", example)
 
 
 def read_page(value: Any, where: str) -> int:
     """Raises ``SpecError`` for what is no number of a page."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_PAGE:
         return value
-    raise SpecError(where, f"got {value!r}", f"A whole number, 1 to {MAX_PAGE}: pages and frames are counted from 1")
+    remedy = f"A whole number, 1 to {MAX_PAGE}: pages and frames are counted from 1"
+    raise SpecError(Setting(where), f"got {value!r}", remedy)
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,8 @@ def page_of(path: Path, rules: ImageRules, pages: int, kind: str) -> int:
     if not rules.page:
         if pages == 1:
             return 0
-        raise DataError(
-            f"image {path}", f"it has {pages} {kind}s", f"State which one: page = 1 to {pages} in [task.options]"
-        )
+        remedy = Advice("State which one:", {"page": f"1 to {pages}"}, "[task.options]")
+        raise DataError(f"image {path}", f"it has {pages} {kind}s", remedy)
     if rules.page > pages:
         raise DataError(f"{kind} {rules.page} of image {path}", f"it has {pages}", "Correct the option `page`")
     return rules.page - 1

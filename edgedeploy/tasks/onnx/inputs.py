@@ -11,14 +11,14 @@ import hashlib
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 
-from edgedeploy.errors import DataError, SpecError
+from edgedeploy.errors import Advice, DataError, Setting, SpecError
 from edgedeploy.interfaces.task import Array, Split
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.runtime.pipeline.run import prepare
@@ -30,6 +30,8 @@ from edgedeploy.tasks.onnx.arrays import ArrayFile, ArrayFolder, array_files
 
 MAX_CASES: Final = 20_000
 COLOURS: Final = ("rgb", "bgr", "grey")
+PREPROCESSING: Final = "task.options.preprocessing"
+PREPROCESSING_EXAMPLE: Final = Advice("For example", {"colour": "'rgb'", "mean": "0", "std": "255"})
 
 
 class Source(Protocol):
@@ -56,21 +58,22 @@ class Preprocessing:
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Preprocessing:
         """Raises ``SpecError`` for a table that leaves something to be guessed."""
-        where = "task.options.preprocessing"
-        example = "For example { colour = 'rgb', mean = [0.0], std = [255.0] }"
         if not {"colour", "mean", "std"} <= set(table) <= {"colour", "mean", "std", "value_range", "page"}:
-            raise SpecError(where, f"it has {', '.join(table) or 'nothing'}, not colour, mean and std", example)
+            found = f"it has {', '.join(table) or 'nothing'}, not colour, mean and std"
+            raise SpecError(Setting(PREPROCESSING), found, PREPROCESSING_EXAMPLE)
         if table["colour"] not in COLOURS:
-            raise SpecError(f"{where}.colour", f"got {table['colour']!r}", f"Known: {', '.join(COLOURS)}")
+            found, known = f"got {table['colour']!r}", f"Known: {', '.join(COLOURS)}"
+            raise SpecError(Setting(f"{PREPROCESSING}.colour"), found, known)
         channels = 1 if table["colour"] == "grey" else 3
         numbers = {}
         for key in ("mean", "std"):
             values = table[key] if isinstance(table[key], list) else [table[key]]
             sound = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
             if not sound or len(values) not in (1, channels) or (key == "std" and any(v <= 0 for v in values)):
-                raise SpecError(f"{where}.{key}", f"got {table[key]!r}", f"One number, or one per channel. {example}")
+                example = replace(PREPROCESSING_EXAMPLE, before="One number, or one per channel. For example")
+                raise SpecError(Setting(f"{PREPROCESSING}.{key}"), f"got {table[key]!r}", example)
             numbers[key] = tuple(float(value) for value in values)
-        return cls(str(table["colour"]), numbers["mean"], numbers["std"], ImageRules.from_table(table, where))
+        return cls(str(table["colour"]), numbers["mean"], numbers["std"], ImageRules.from_table(table, PREPROCESSING))
 
     def steps(self, spec: TensorSpec) -> tuple[InputStep, ...]:
         """From an image to the input, squeezed to its size, (1, C, H, W) or (1, H, W, C) as ``spec`` has it."""
@@ -78,7 +81,7 @@ class Preprocessing:
         grey = self.colour == "grey"
         if channels != (1 if grey else 3):
             found = f"input {spec.name!r} has {channels} channel{'s' if channels > 1 else ''}"
-            raise SpecError(f"task.options.preprocessing.colour = {self.colour!r}", found, "Use 'grey' for one channel")
+            raise SpecError(Setting(f"{PREPROCESSING}.colour", repr(self.colour)), found, "Use 'grey' for one channel")
         return (
             Grey() if grey else Rgb(),
             Resize(height, width, "bilinear-antialias"),
@@ -113,10 +116,10 @@ class Sources:
         for split, place in folders.items():
             if preprocessing is None:
                 found = "A folder of images needs colour, mean, std"
-                raise SpecError("task.options.preprocessing", "it is missing", found)
+                raise SpecError(Setting(PREPROCESSING), "it is missing", found)
             if len(specs) != 1:
                 names = ", ".join(spec.name for spec in specs)
-                asked = f"task.options.{split} = {place.name!r}"
+                asked = Setting(f"task.options.{split}", repr(place.name))
                 raise SpecError(asked, f"the model has the inputs {names}", "Give them as an .npz of arrays")
         files = {split: image_files(place) for split, place in folders.items()}
         rules = preprocessing.rules if preprocessing else ImageRules()
@@ -132,7 +135,7 @@ class Sources:
             elif place.suffix in (".npy", ".npz") and place.is_file():
                 self.by_split[split] = _array_file(place, specs)
             else:
-                asked = f"task.options.{split} = {place.name!r}"
+                asked = Setting(f"task.options.{split}", repr(place.name))
                 raise DataError(asked, f"no folder and no .npz file at {place}", "Correct the path")
 
 

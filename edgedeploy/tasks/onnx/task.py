@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import DataError, MeasurementError, SpecError, Unsupported, nearest
+from edgedeploy.errors import DataError, MeasurementError, Setting, SpecError, Unsupported, nearest
 from edgedeploy.interfaces.task import Array, Case, Split
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
@@ -253,7 +253,7 @@ class OnnxTask:
             found = (
                 f"its {sum(len(source.names()) for source in self._sources.values())} cases leave none for {empty[0]}"
             )
-            raise DataError("task.options.data", found, "Bring 4 cases or more: a study wants tens")
+            raise DataError(Setting("task.options.data"), found, "Bring 4 cases or more: a study wants tens")
 
     def _check_apart(self) -> None:
         seen: dict[str, Case] = {}

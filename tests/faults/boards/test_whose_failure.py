@@ -152,10 +152,22 @@ class _Failing:
 @pytest.mark.fault(41, simulated="how the runs end")
 def test_three_runs_that_end_in_three_ways_say_nothing_of_the_candidate(tmp_path: Path) -> None:
     ends = [
-        lambda cause=cause: DidNotRun("run it", f"{cause}: why") for cause in ("killed", "time_limit", "run_failed")
+        lambda cause=cause: DidNotRun("run it", f"{cause}: why", cause=cause)
+        for cause in ("killed", "time_limit", "run_failed")
     ]
     with pytest.raises(Unstable, match=r"each run ended otherwise \(1: killed: why; 2: time_limit: why; 3: run_failed"):
         Attempts(_Ending(tmp_path / "root", ends), patience=QUICK).run(long_job(tmp_path), tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.mark.fault(41, simulated="how the runs end")
+def test_runs_are_compared_by_the_agents_word_and_not_by_the_sentence(tmp_path: Path) -> None:
+    """Two ends of one cause, told otherwise: shown twice, so it is the candidate's."""
+    ends = [
+        lambda text=text: DidNotRun("run it", text, cause="killed") for text in ("it was killed", "killed: by hand")
+    ]
+    job = Job(make_payload(tmp_path / "c"), None, OUTPUTS_ONLY)
+    with pytest.raises(DidNotRun, match="killed: by hand"):
+        Attempts(_Ending(tmp_path / "root", ends), patience=QUICK).run(job, tmp_path)  # type: ignore[arg-type]
 
 
 @pytest.mark.fault(17, 41)

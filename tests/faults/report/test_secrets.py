@@ -18,10 +18,10 @@ from board_kit import STUDY_LIMIT_S, need_sshd
 from made_up_study import ONE_TRIAL
 
 from edgedeploy.boards.emulated.board import serve
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import Advice, Setting, SpecError
 from edgedeploy.report.private import NOT_READ, shown
 from edgedeploy.spec.lab import LabSpec
-from edgedeploy.spec.public import LAB_PUBLIC, NOT_SHOWN, PUBLIC, is_public, private_words, without
+from edgedeploy.spec.public import LAB_PUBLIC, NOT_SHOWN, PUBLIC, hide_in, is_public, private_words, without
 from edgedeploy.spec.study import StudySpec, load_spec
 
 pytestmark = pytest.mark.beside
@@ -292,6 +292,14 @@ def test_words_are_taken_out_as_python_and_json_quote_them() -> None:
     words = private_words({"task": {"options": {"token": token}}})
     for told in (token, repr(token), json.dumps(token)):
         assert "se" not in without(f"no access with {told}", words).replace("access", ""), told
+
+
+def test_words_are_taken_out_of_what_an_error_has_as_values() -> None:
+    """What says it in other words has these alone."""
+    advice = Advice("Not", {"colour": "'tokA-0b51'"}, "[task.options]", ", tokA-0b51")
+    exc = SpecError(Setting("task.options.tokA-0b51", "'tokA-0b51'"), "it is tokA-0b51", advice)
+    hide_in(exc, ["tokA-0b51"])
+    assert "0b51" not in f"{exc} {exc.args} {vars(exc)}" and exc.setting is not None and exc.advice is not None
 
 
 # -- a search whose study file is full of them, and which fails in many ways

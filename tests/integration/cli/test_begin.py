@@ -20,7 +20,8 @@ from edgedeploy.errors import EdgeDeployError
 from edgedeploy.evidence.noninferiority import LEVEL, share_upper
 from edgedeploy.records.metrics import Clock
 from edgedeploy.spec.boards import board_of_word
-from edgedeploy.spec.study import TaskTable, load_spec, parse_spec
+from edgedeploy.spec.study import load_spec, parse_spec
+from edgedeploy.spec.task import TaskTable
 from edgedeploy.study.beginning import Beginning, study_text
 
 pytestmark = pytest.mark.beside

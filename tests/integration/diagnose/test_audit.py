@@ -25,7 +25,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_parts_are_made_once_and_every_finding_has_its_limits(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "audit"
-    options = ["audit", str(study), "--pick", INT8.digest[:8], "--out", str(out)]
+    options = ["audit", str(study), "--variant", INT8.digest[:8], "--out", str(out)]
     for name in ("residuals", "disagreement", "membership"):
         options += ["--only", name]
     first = CliRunner().invoke(app, options)
@@ -80,7 +80,7 @@ def test_time_that_is_over_is_told_and_exits_partial(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audits, "_is_over", lambda end_s: True)
-    options = ["audit", str(study), "--pick", INT8.digest, "--only", "robustness", "--out", str(tmp_path / "audit")]
+    options = ["audit", str(study), "--variant", INT8.digest, "--only", "robustness", "--out", str(tmp_path / "audit")]
     found = CliRunner().invoke(app, options)
     assert found.exit_code == 4, found.output
     assert "before these were complete: robustness" in (tmp_path / "audit" / "audit.md").read_text()

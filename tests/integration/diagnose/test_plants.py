@@ -85,7 +85,7 @@ def test_the_command_finds_it_in_a_study_of_that_model(plant: Planted, tmp_path:
     text = f"{head}[task.options]\n{options}[[boards]]{rest.partition('[[boards]]')[2]}"
     text = text.replace("dice_mean", "reference_rel_l2")
     store = made_up_study(tmp_path, text, variants=[(FLOAT, 6.0), (INT8, 2.0)])
-    options_of = ["audit", str(store.root), "--pick", INT8.digest, "--only", "residuals", "--only", "robustness"]
+    options_of = ["audit", str(store.root), "--variant", INT8.digest, "--only", "residuals", "--only", "robustness"]
     found = CliRunner().invoke(app, options_of)
     assert found.exit_code == 1, found.output
     assert "SLEEPING BACKDOOR found by residuals" in found.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import subprocess
@@ -58,6 +59,38 @@ def test_the_first_sentence_of_a_command_stands_in_the_list() -> None:
     assert "Example" not in listed
     for path in COMMANDS:
         assert f"  {path[0]} " in listed
+
+
+SCREEN_LINES = 60
+
+
+def test_what_a_command_does_fits_on_a_screen() -> None:
+    """With its options: one line for each, whose kind has a name, reads better than a page of them."""
+    sizes = {" ".join(path): len(inspect.getsourcelines(command.callback)[0]) for path, command in COMMANDS.items()}
+    assert {name: lines for name, lines in sizes.items() if lines > SCREEN_LINES} == {}
+
+
+GROUPS = [(), *sorted({path[:-1] for path in COMMANDS if len(path) > 1})]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: " ".join(group) or "edgedeploy")
+def test_what_a_list_says_of_a_command_is_whole_at_80_columns(group: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": "80"}, catch_exceptions=False).stdout
+    lines = shown.partition("Commands:\n")[2].splitlines()
+    within = [path[-1] for path in COMMANDS if path[:-1] == group] + [path[0] for path in GROUPS[1:] if not group]
+    assert sorted(line.split()[0] for line in lines) == sorted(within), "one line for each"
+    assert [line for line in lines if not line.endswith(".") or line.endswith("..") or len(line) > 80] == []
+
+
+def test_an_option_is_of_one_kind_in_all_commands() -> None:
+    """A word that is a flag here and takes a value there is two words."""
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for path, command in COMMANDS.items():
+        for option in (item for item in command.params if item.param_type_name == "option"):
+            kind = "flag" if option.is_flag else option.type.name
+            for word in option.opts:
+                kinds.setdefault(word, {}).setdefault(kind, []).append(" ".join(path))
+    assert {word: found for word, found in kinds.items() if len(found) > 1} == {}
 
 
 def completed(line: str) -> list[str]:

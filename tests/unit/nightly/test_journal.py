@@ -13,7 +13,8 @@ import pytest
 
 from edgedeploy.errors import Busy, StorageError
 from edgedeploy.nightly.holder import Holder
-from edgedeploy.nightly.journal import DONE, NOT_RUN, RUNNING, WAITING, JobKey, Journal, Measured
+from edgedeploy.nightly.journal import Journal
+from edgedeploy.nightly.rows import DONE, NOT_RUN, RUNNING, WAITING, JobKey, Measured
 from edgedeploy.records.night import SeriesVerdict, Session, Verdict
 
 NIGHT = "2026-11-29"

@@ -26,8 +26,9 @@ from edgedeploy.records.metric_table import (
 )
 from edgedeploy.records.metrics import Metric, MetricInfo, Source, Statistic
 from edgedeploy.spec.goals import objectives_of
+from edgedeploy.spec.objectives import ObjectiveTable
 from edgedeploy.spec.scenarios import ScenarioName
-from edgedeploy.spec.study import ObjectiveTable, StudySpec
+from edgedeploy.spec.study import StudySpec
 
 
 def row(name: str = "new_metric_ns", source: Source | None = None, **more: str) -> Metric:

@@ -294,6 +294,6 @@ def test_how_the_models_were_trained_is_shown(data: ReportData, reader: Reader) 
 def test_a_place_that_no_report_can_have_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "file" / "report.html"):
-        with pytest.raises(StorageError, match="Name another file with --to"):
+        with pytest.raises(StorageError, match="Name another file with --out"):
             write_report(made_up_report.report_data(), place)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -100,7 +100,7 @@ def test_the_command_line_writes_each_form(folder: Path) -> None:
     assert "page.md" in run("report", str(folder), "--markdown", str(folder / "page.md"))
     assert not (folder / "report.html").exists()
     assert "What was not shown" in (folder / "page.md").read_text(encoding="utf-8")
-    told = run("report", str(folder), "--markdown", str(folder / "page.md"), "--to", str(folder / "page.html"))
+    told = run("report", str(folder), "--markdown", str(folder / "page.md"), "--out", str(folder / "page.html"))
     assert "page.md" in told and "page.html" in told
     for name, begins in (("front.svg", b"<svg"), ("front.png", b"\x89PNG")):
         assert name in run("plot", str(folder), "--out", str(folder / name))

@@ -10,7 +10,7 @@ import pytest
 
 import edgedeploy
 from edgedeploy import errors
-from edgedeploy._moved import MOVED
+from edgedeploy.interfaces.moved import MOVED
 
 REPO = Path(__file__).resolve().parents[3]
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md")])

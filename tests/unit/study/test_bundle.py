@@ -230,7 +230,7 @@ def test_without_a_pick_a_variant_has_to_be_named_and_the_card_says_so_first(
     assert kept is not None
     worse = made_up.measurement(INT8, dice=0.8, latency_ms=2.0)
     store.keep(replace(kept, cases=worse.cases, metrics=worse.metrics))
-    with pytest.raises(GoalNotMet, match="--pick DIGEST"):
+    with pytest.raises(GoalNotMet, match="--variant DIGEST"):
         make_bundle(store.root, "pick", tmp_path / "b")
     made = make_bundle(store.root, INT8.digest[:6], tmp_path / "b")
     assert made.warning.startswith("NOT shown") and "case-" not in made.warning
@@ -345,7 +345,7 @@ def test_a_signed_bundle_is_the_same_bytes_twice_and_loads_in_a_product(folder: 
 
 
 def test_the_command_says_what_it_made(folder: Path, bundle: Path, tmp_path: Path) -> None:
-    words = ["bundle", str(folder / "runs"), "--pick", "pick", "--out", str(tmp_path / "b"), "--release", "4"]
+    words = ["bundle", str(folder / "runs"), "--pick", "--out", str(tmp_path / "b"), "--release", "4"]
     done = CliRunner().invoke(app, [*words, "--name", "cart", "--not-after", "2027-12-31"])
     assert done.exit_code == 0, done.output
     assert "Bundle cart, release 4" in done.stdout and "Not signed" in done.stdout

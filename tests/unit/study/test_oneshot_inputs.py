@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
-from edgedeploy import DataError, SpecError, TensorSpec
+from edgedeploy import DataError, SpecError, TensorSpec, Unsupported
+from edgedeploy.errors import OpenShape
+from edgedeploy.reference.take_in import take_in
 from edgedeploy.spec.boards import board_of_word
+from edgedeploy.study.beginning import known_shapes, open_shape
 from edgedeploy.study.oneshot.desk import parse_shapes
-from edgedeploy.study.oneshot.model import cases_of
+from edgedeploy.study.oneshot.model import cases_of, take
 
 SPECS = (TensorSpec("image", "float32", (1, 3, 4, 4)),)
 ROW = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
@@ -120,3 +124,47 @@ def test_a_word_that_is_no_board_is_refused(word: str) -> None:
 def test_a_wrong_machine_names_the_near_one() -> None:
     with pytest.raises(SpecError, match="Did you mean 'emulated:arm64'"):
         board_of_word("emulated:arm46")
+
+
+def open_model(path: Path, *sizes: int | str) -> Path:
+    """The sum of one input, whose name has blanks: no sentence can be taken apart at them."""
+    taken = onnx.helper.make_tensor_value_info("my image = x", onnx.TensorProto.FLOAT, sizes)
+    given = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    node = onnx.helper.make_node("ReduceSum", ["my image = x"], ["y"], "sum", keepdims=0)
+    graph = onnx.helper.make_graph([node], "g", [taken], [given])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def test_an_open_shape_is_a_value_of_the_error_and_not_read_out_of_its_sentence(tmp_path: Path) -> None:
+    batch = open_model(tmp_path / "batch.onnx", "n", 3)
+    side = open_model(tmp_path / "side.onnx", "n", "side")
+    known, (spec,) = known_shapes(batch, {})
+    assert known == {"my image = x": (1, 3)} and spec.shape == (1, 3)
+    for read, remedy in ((take_in, "'my image = x' = [1, side]"), (take, "add --shape my image = x=1,side")):
+        with pytest.raises(Unsupported) as told:
+            read(side, {})
+        assert told.value.open_shape == OpenShape("my image = x", (1, "side"))
+        assert remedy in told.value.remedy
+    assert (asked := open_shape(side, {})) is not None and asked.open_shape is not None
+    assert open_shape(side, {"my image = x": (1, 7)}) is None
+
+
+def test_a_shape_that_does_not_fit_is_told_as_the_option_was_written(tmp_path: Path) -> None:
+    side = open_model(tmp_path / "side.onnx", 1, "side")
+    with pytest.raises(SpecError, match=r"^--shape my image = x=2,7: the model has \[1, 'side'\]"):
+        take(side, {"my image = x": (2, 7)})
+    with pytest.raises(SpecError, match=r"^--shape image: the model has no such input"):
+        take(side, {"image": (1, 7)})
+
+
+def test_which_page_and_range_are_asked_for_as_options(tmp_path: Path) -> None:
+    images = {"colour": "rgb", "mean": [0.0], "std": [255.0]}
+    pages = [Image.new("RGB", (4, 4), shade) for shade in ("red", "blue")]
+    pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match=r"State which one: --page 1 to 2$"):
+        cases_of(tmp_path, SPECS, images, "--calibration")
+    (tmp_path / "a.tiff").unlink()
+    Image.fromarray(np.full((4, 4), 3.5, np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(DataError, match=r"State --value-range black,white, or 'raw' for the file's own numbers$"):
+        cases_of(tmp_path, SPECS, images, "--calibration")

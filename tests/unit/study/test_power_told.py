@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgedeploy.errors import DataError, SpecError
-from edgedeploy.evidence.noninferiority import Differences
+from edgedeploy.evidence.noninferiority import Differences, share_units_wanted, share_upper, units_wanted_at
 from edgedeploy.evidence.power import cases_needed, provable_margin, sd_of_group_means
 from edgedeploy.evidence.spread import first_float, first_int8, measured_spread
 from edgedeploy.interfaces.task import Case
@@ -80,29 +81,64 @@ def test_assumptions_are_called_assumptions() -> None:
     assert not power.measured
     bounds = [reach.margins[0.8] for reach in power.reaches if reach.split == "confirmation"]
     assert bounds == [pytest.approx(provable_margin(40, sd)) for sd in (0.02, 0.03, 0.05)]
-    first, second = power.lines()
+    first, second, third = power.lines()
     assert "assumed: nothing is measured yet" in first
     assert "the confirmation split (40 cases) bounds a loss by 0.008 / 0.012 / 0.02" in first
     assert second == (
         "the study's margin of 0.01 (Dice mean) needs 27 / 58 / 156 cases at assumed standard deviations of "
         "0.02 / 0.03 / 0.05, and 41 / 89 / 243 if 0.002 is truly lost"
     )
+    assert third.startswith("where Dice mean is 0 or 1 in each case")
 
 
 def test_a_metric_of_yes_or_no_needs_more_and_it_is_told() -> None:
     """As many as the verdict asks for: 149 answers that stay right show that no more than 0.02 are lost, and 148 do not."""
     (power,) = powers_of(spec_of("0.02"), ALONE, metrics(), [FLOAT])
-    assert (
-        power.of_yes_or_no() == "where Dice mean is 0 or 1 in each case, it needs at least 149 cases, none of them lost"
-    )
+    line = "where Dice mean is 0 or 1 in each case, it needs at least 149 cases, none of them lost"
+    assert power.margin_lines()[1] == line and power.lines()[1:] == power.margin_lines()
     for cases, shown in ((148, False), (149, True)):
         gains = np.zeros(cases)
         found = Differences.of_cases(gains, np.zeros(200), yes_or_no=True)
         assert found is not None and (found.strict_lower() >= -0.02) == shown
     (grouped,) = powers_of(spec_of("0.02"), PATIENTS, metrics(), [FLOAT])
-    assert "149 groups" in grouped.of_yes_or_no()
+    assert "149 groups" in grouped.margin_lines()[1]
     (pixels,) = powers_of(spec_of('{ hd95_px = "1 px" }'), ALONE, metrics(), [FLOAT])
-    assert pixels.of_yes_or_no() == ""
+    assert len(pixels.margin_lines()) == 1
+
+
+def test_a_measured_metric_of_yes_or_no_is_told_by_the_exact_bound() -> None:
+    """One of 80 answers changes for the worse: too few for t, so what the verdict will ask for is counted with."""
+    gains = np.zeros(80)
+    gains[7] = -1.0
+    made = [
+        made_up.measurement(
+            variant, per_case={f"case-{i:02d}": {"dice_mean": value, "hd95_px": None} for i, value in enumerate(values)}
+        )
+        for variant, values in ((FLOAT, np.ones(80)), (INT8, np.ones(80) + gains))
+    ]
+    many = Clusters(False, {"selection": 80, "confirmation": 400}, {"selection": 80, "confirmation": 400})
+    (power,) = powers_of(spec_of("0.03"), many, metrics(), [FLOAT], made)
+    sd = float(gains.std(ddof=1))
+    selection, confirmation = power.reaches
+    assert selection.spread.yes_or_no and selection.spread.sd == pytest.approx(sd)
+    assert selection.needed == max(cases_needed(0.03, sd) or 0, share_units_wanted(0, 1, 0.03) or 0)
+    assert selection.needed_with_loss == units_wanted_at(1 / 80, 0.03)
+    assert selection.margins[0.8] == pytest.approx(max(provable_margin(80, sd) or 0, share_upper(0, 80)))
+    assert confirmation.margins[0.8] == pytest.approx(max(provable_margin(400, sd) or 0, share_upper(0, 400)))
+    (line,) = power.margin_lines()
+    assert "0 or 1 in each case, so by the exact bound" in line and f"needs {selection.needed} cases" in line
+    (_, told) = power.lines()
+    assert told == line, "a plan and a running search say the same"
+
+
+@pytest.mark.parametrize(("changed", "exact"), [(0.004, True), (0.2, False)])
+def test_cases_of_yes_or_no_keep_what_the_verdict_asks_of_them(changed: float, exact: bool) -> None:
+    """A split of as many cases as needed, of which as many change as expected, passes; with fewer it does not."""
+    sd, margin = math.sqrt(changed), 0.02
+    found = cases_needed(margin, sd, yes_or_no=True)
+    assert found is not None and (found > (cases_needed(margin, sd) or 0)) is exact
+    assert (provable_margin(found, sd, yes_or_no=True) or 1) <= margin
+    assert (provable_margin(found - 1, sd, yes_or_no=True) or 0) > margin
 
 
 def test_the_first_int8_baseline_replaces_them() -> None:
@@ -145,7 +181,7 @@ def test_without_a_margin_it_says_so() -> None:
     (power,) = powers_of(parse_spec(text, Path("study.toml"))[0], ALONE, metrics(), [FLOAT])
     assert power.margin is None
     assert len(power.lines()) == 1  # that there is no margin is a note of the study's own
-    assert "[evidence] margin says nothing of Dice mean" in power.against_the_margin()
+    assert "[evidence] margin says nothing of Dice mean" in power.margin_lines()[0]
 
 
 def test_a_share_that_may_be_lost_needs_cases_too() -> None:
@@ -218,7 +254,7 @@ class Unknown(SyntheticUltrasound):
 def test_a_run_tells_once_and_again_with_the_measured_spread() -> None:
     told = PowerTold(spec_of(), Unknown(), metrics(), [FLOAT])
     lines = told.at_first([])
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert lines[-1].startswith("clusters unknown")
     baseline, int8 = pair(0.04)
     assert told.now(FLOAT, lambda: [baseline]) == ()

@@ -19,7 +19,7 @@ import pytest
 from edgedeploy.errors import DataError, SpecError, StorageError
 from edgedeploy.files import PARTIAL_PREFIX
 from edgedeploy.records.measurement import SCHEMA_VERSION, Failure
-from edgedeploy.study import store as module
+from edgedeploy.study import place as module
 from edgedeploy.study.store import MADE, Store
 
 TRAINED = {
