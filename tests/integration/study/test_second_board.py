@@ -100,12 +100,23 @@ def test_a_damaged_model_is_left_behind_and_said(first: Path) -> None:
     [
         (('warm_start = "first"', 'warm_start = "nowhere"'), "it holds no study"),
         (('warm_start = "first"', 'warm_start = "new"'), "this study's own folder"),
+        (('warm_start = "first"', 'warm_start = "~nobody-has-it/first"'), "it holds no study"),
+        (('warm_start = "first"', 'warm_start = "round"'), "it holds no study"),
+        (('warm_start = "first"', 'warm_start = "textless"'), "study.toml: it is gone"),
+        (('warm_start = "first"', 'warm_start = "older"'), "study.toml:3: study.shape: unknown key"),
         (("count = 32", "count = 40"), "other options: count"),
         (("seed = 1", "seed = 2"), "the seed of 'first' is 1"),
     ],
 )
 def test_what_cannot_be_started_from_is_refused_by_its_line(first: Path, change: tuple[str, str], told: str) -> None:
     study = squares_study(first, *CHANGES, START, change)
+    for name, text in (("textless", None), ("older", "# of before\n[study]\nshape = 3\n")):
+        (first / name).mkdir(exist_ok=True)
+        shutil.copy(first / "first" / "study.json", first / name)
+        if text:
+            (first / name / "study.toml").write_text(text)
+    (first / "round").unlink(missing_ok=True)
+    (first / "round").symlink_to("round")
     with pytest.raises(SpecError, match=r"study\.toml:\d+: search\.warm_start") as refused:
         run(study, first / "new", "second")
     assert told in refused.value.found
