@@ -82,6 +82,16 @@ def test_nothing_is_trained_again_and_nothing_predicted_is_on_the_front(first: P
     assert len(json.loads((out / RECORD).read_text())["variants"]) == 3 < FIRST_TRIALS
 
 
+def test_a_board_that_runs_with_other_threads_tries_what_is_trained_too(first: Path) -> None:
+    out, threads = first / "threads", {item.variant.threads for item in Store(first / "first").measurements()}
+    other = 1 if threads == {2} else 2
+    study = squares_study(first, *CHANGES, START, ("[space]\n", f"[space]\nthreads = [{other}]\n"))
+    _, said = run(study, out, "second", trials=2)
+    assert "; the first trials are among 3 variants" in next(text for text in said if text.startswith("started from"))
+    assert {item.variant.threads for item in Store(out).measurements()} == {other}
+    assert weights(out) == weights(first / "first") and not [text for text in said if text.startswith("training")]
+
+
 def test_a_damaged_model_is_left_behind_and_said(first: Path) -> None:
     copy = first / "harmed"
     shutil.copytree(first / "first", copy)
