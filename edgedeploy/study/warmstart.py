@@ -73,6 +73,15 @@ def take_over(
     return (*dict.fromkeys(told), f"{start}; {_first_trials(len(kept), len(as_run_here(_trained(kept), space)))}")
 
 
+def begins_from(origin: Origin, spec: StudySpec, space: Space) -> tuple[str, ...]:
+    """What a study that is not begun yet would take over from ``origin``, as far as its models are whole."""
+    names = {objective.metric for objective in spec.objectives}
+    measured = [item for item in origin.measurements if not item.variant.recovered and names <= set(item.metrics)]
+    known = [Trained(item.variant, ()) for item in measured]
+    first = _first_trials(len(known), len(as_run_here(known, space)))
+    return (f"starts from {origin.name}, whose baseline and models are taken over where they are whole; {first}",)
+
+
 def _first_trials(measured: int, here: int) -> str:
     if not here:
         return f"of {measured} variants that were measured there this study's space has none, so none is tried first"

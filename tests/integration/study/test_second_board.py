@@ -86,6 +86,9 @@ def test_a_board_that_runs_with_other_threads_tries_what_is_trained_too(first: P
     out, threads = first / "threads", {item.variant.threads for item in Store(first / "first").measurements()}
     other = 1 if threads == {2} else 2
     study = squares_study(first, *CHANGES, START, ("[space]\n", f"[space]\nthreads = [{other}]\n"))
+    planned = edgedeploy.load_study(study).plan(out, board="second")
+    assert [line for line in planned.notes if line.startswith("starts from squares on here, ")]
+    assert any(line.endswith("among 3 variants that were measured there") for line in planned.notes)
     _, said = run(study, out, "second", trials=2)
     assert "; the first trials are among 3 variants" in next(text for text in said if text.startswith("started from"))
     assert {item.variant.threads for item in Store(out).measurements()} == {other}
