@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ def find_origin(
     try:
         study, theirs = store.study(), stored_spec(store)
     except (SpecError, DataError) as exc:
-        file = f"{exc.asked.rpartition('/')[2]}: " if store.exists() else ""  # the folder is named already
+        there = os.path.lexists(store.study_path)  # else it is the folder, which is named already
+        file = f"{exc.asked.rpartition('/')[2]}: " if there else ""
         raise source.error(KEY, f"{named!r} cannot be started from: {file}{exc.found}", _ELSEWHERE) from exc
     measurements = store.measurements()
     for found in (

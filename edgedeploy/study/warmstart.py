@@ -30,7 +30,9 @@ from edgedeploy.study.store import Store
 
 RECORD: Final = "warm-start.json"
 PREDICTED: Final = "predicted.json"
-REMEDY: Final = "Remove it: search --resume takes over from the other study again"
+REMEDY: Final = (
+    f"Put a copy of it back; or remove it, and {KEY} from the study file: search --resume goes on among all variants"
+)
 CARRIED: Final = frozenset({"size_bytes"})
 """Metrics of a run that are the file's, not the board's."""
 
@@ -151,7 +153,8 @@ def origin_of(
         return None
     if measured:
         remedy = "Remove it, or choose another --out"
-        raise source.error(KEY, f"{store.root} was begun without it, and has measurements", remedy)
+        found = f"{store.root} has measurements and no {RECORD}: it was begun without it, or that file is gone"
+        raise source.error(KEY, found, remedy)
     return find_origin(spec, source, task, sources, named, store.root)
 
 
@@ -171,7 +174,10 @@ def warm_start(
     def read(data: dict[str, Any]) -> tuple[Trained, ...]:
         if data["objectives"] != objectives:
             raise ValueError("it has other objectives than the study")
-        return _trained(data["variants"])
+        kept = _trained(data["variants"])
+        if any(len(item.values) != len(objectives) for item in kept):
+            raise ValueError("a variant has not one value for each objective")
+        return kept
 
     trained = as_run_here(read_record(store.root / RECORD, read, REMEDY), space)
     return WarmStart(space, directions, trained, [is_on_board(name) for name in objectives], statics)

@@ -11,7 +11,7 @@ import pytest
 from board_kit import squares_study
 
 import edgedeploy
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import DataError, SpecError
 from edgedeploy.search.warmstart import FIRST_TRIALS
 from edgedeploy.study.front import read_front
 from edgedeploy.study.store import Store
@@ -150,3 +150,19 @@ def test_a_study_that_went_on_without_it_cannot_start_from_it_later(first: Path)
     with pytest.raises(SpecError) as refused:
         run(study, first / "first", "here", resume=True)
     assert "was begun without it" in refused.value.found
+
+
+@pytest.mark.parametrize("harm", ["{", '{"objectives": ["correct", "latency_ratio"], "variants": [VARIANT]}'])
+def test_a_damaged_record_is_told_with_what_helps(first: Path, tmp_path: Path, harm: str) -> None:
+    shutil.copytree(first / "first", out := tmp_path / "begun")
+    some = Store(out).measurements()[0].variant.as_json()
+    short = json.dumps({"variant": some, "values": [0.5], "same_file": True})
+    (out / RECORD).write_text(harm.replace("VARIANT", short))
+    with pytest.raises(DataError, match=RECORD) as told:
+        run(squares_study(first, *CHANGES, START), out, "here", resume=True)
+    assert "or remove it, and search.warm_start from the study file" in told.value.remedy
+    (out / RECORD).unlink()
+    with pytest.raises(SpecError, match="that file is gone"):
+        run(squares_study(first, *CHANGES, START), out, "here", resume=True)
+    result, _ = run(squares_study(first, *CHANGES), out, "here", resume=True)
+    assert result.evaluated == 3
