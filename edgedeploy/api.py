@@ -199,7 +199,10 @@ class Study:
                 kept = {"task_sources": sources, "cases": record_of(ready.task, names), "limits": limits_of(self.spec)}
                 store.create(self._source.text, {**self._resolved(ready), **kept})
             known.keep_index(open_index)
-            told = (*told, *take_over(origin, store, self.spec, ready.targets, ready.boards[0][1], versions()))
+            told = (
+                *told,
+                *take_over(origin, store, self.spec, ready.targets, ready.boards[0][1], versions(), ready.space),
+            )
             if options.retry_failed:
                 told = (*told, set_failures_aside(store))
             task_change.keep(store, sources)

@@ -107,14 +107,17 @@ def _takes(value: dict[str, Any]) -> str:
 
 
 def _range(value: dict[str, Any]) -> str:
-    low, high = value.get("minimum"), value.get("maximum")
-    high = high if high is not None else value.get("exclusiveMaximum", 0) - 1 if "exclusiveMaximum" in value else None
+    low, high, above = value.get("minimum"), value.get("maximum"), value.get("exclusiveMinimum")
+    below = value.get("exclusiveMaximum")
+    if below is not None and value["type"] == "number":
+        return f" (above {above} and below {below})" if above is not None else f" ({low} or more and below {below})"
+    high = high if high is not None else None if below is None else below - 1
     if low is not None and high is not None:
         return f" ({low} to {high})"
     if low is not None:
         return f" ({low} or more)"
-    if "exclusiveMinimum" in value:
-        return f" (above {value['exclusiveMinimum']})"
+    if above is not None:
+        return f" (above {above})"
     return f" (at most {value['maxLength']} characters)" if "maxLength" in value else ""
 
 

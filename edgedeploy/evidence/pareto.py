@@ -17,7 +17,7 @@ from edgedeploy.errors import SpecError
 from edgedeploy.records.board import Provenance
 from edgedeploy.records.goals import Constraint, Objective
 from edgedeploy.records.metrics import MetricInfo
-from edgedeploy.records.units import human
+from edgedeploy.records.units import human, human_limit
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,10 @@ def _reach(constraint: Constraint, candidates: Sequence[Candidate]) -> LimitReac
 
 def _relaxed(item: Shortfall, unit: str) -> str:
     assert item.value is not None
-    word = "at most" if item.constraint.at_most is not None else "at least"
-    margin = item.constraint.margin if item.constraint.at_most is not None else -item.constraint.margin
-    return f"{item.constraint.metric} {word} {human(item.value + margin, unit)}"
+    upper = item.constraint.at_most is not None
+    margin = item.constraint.margin if upper else -item.constraint.margin
+    limit = human_limit(item.value + margin, unit, at_most=upper)
+    return f"{item.constraint.metric} {'at most' if upper else 'at least'} {limit}"
 
 
 def _unit(metrics: Mapping[str, MetricInfo], metric: str) -> str:

@@ -146,25 +146,37 @@ def stability(baseline: RawSide, environment: Mapping[str, Any], limits: Stabili
         drift = float(max(first, second) / min(first, second) - 1)
         if drift > limits.max_drift:
             word = "slower" if second > first else "faster"
+            found, most = _percent_above(drift, limits.max_drift)
             return (
-                f"the baseline became {100 * drift:.0f} % {word} during the run ({first / 1e6:.3g} ms, then "
-                f"{second / 1e6:.3g} ms); at most {100 * limits.max_drift:.0f} % is allowed ({_KEYS['drift']})"
+                f"the baseline became {found} % {word} during the run ({first / 1e6:.3g} ms, then {second / 1e6:.3g} ms); "
+                f"at most {most} % is allowed ({_KEYS['drift']})"
             )
         middle = np.median(medians)
         spread = float(MAD_TO_SIGMA * np.median(np.abs(medians - middle)) / middle)
         if spread > limits.max_spread:
+            found, most = _percent_above(spread, limits.max_spread)
             return (
-                f"the baseline's blocks scatter by {100 * spread:.0f} % of their median; at most "
-                f"{100 * limits.max_spread:.0f} % is allowed ({_KEYS['spread']})"
+                f"the baseline's blocks scatter by {found} % of their median; at most {most} % is allowed "
+                f"({_KEYS['spread']})"
             )
     return _environment_cause(environment, limits)
+
+
+def _percent_above(found: float, limit: float) -> tuple[str, str]:
+    return _above(100 * found, 100 * limit, 0), f"{100 * limit:g}"
+
+
+def _above(found: float, limit: float, digits: int) -> str:
+    """``found`` with so many decimals, or with more where it would read as the limit that it is above."""
+    texts = (f"{found:.{more}f}" for more in range(digits, digits + 4))
+    return next((text for text in texts if float(text) > float(f"{limit:g}")), f"{found!r}")
 
 
 def _environment_cause(environment: Mapping[str, Any], limits: StabilityLimits) -> str | None:
     share = max(_shares(environment), default=None)
     if share is not None and share > limits.max_background_cores:
         return (
-            f"other processes used {share:.2f} of a core during the run; at most "
+            f"other processes used {_above(share, limits.max_background_cores, 2)} of a core during the run; at most "
             f"{limits.max_background_cores:g} is allowed ({_KEYS['background']})"
         )
     before, after = environment.get("before"), environment.get("after")

@@ -87,3 +87,20 @@ def human(value: float, unit: str) -> str:
     if unit == "1":
         return decimal(value)
     return f"{value:.3g} {unit}"
+
+
+def human_limit(value: float, unit: str, *, at_most: bool) -> str:
+    """As :func:`human`, for a limit that ``value`` is to meet: rounded up for an upper limit, down for a lower one, where
+    the nearest short text would leave it outside."""
+    shown, sign = value, 1 if at_most else -1
+    step = 2e-4 if unit == "1" and abs(value) >= 1e-3 else max(2e-4 * abs(value), 0.2 if unit == "bytes" else 0.0)
+    for _ in range(64):  # half a unit of the third digit is 25 steps at most
+        text = human(shown, unit)
+        try:
+            inside = sign * parse_quantity(text, unit) >= sign * value
+        except ValueError:  # a task's own unit that cannot be written as a limit
+            return text
+        if inside:
+            return text
+        shown += sign * step
+    return f"{value!r} {unit if unit != '1' else ''}".rstrip()

@@ -10,7 +10,7 @@ from edgedeploy.errors import nearest
 from edgedeploy.records.conditions import Condition
 from edgedeploy.records.variant import Scalar
 from edgedeploy.spec.scenarios import Table
-from edgedeploy.spec.search import Combination, Point, Values, combinations_of, listed, points_of
+from edgedeploy.spec.search import Combination, Point, Values, check_values, combinations_of, listed, points_of
 from edgedeploy.spec.source import SpecSource
 
 
@@ -63,6 +63,7 @@ def check_conditions(
             if name in table.when:
                 raise source.error(f"only[{index}].when.{name}", f"{name} would hang on itself", "Remove it")
         _check_when(source, f"only[{index}].when", table.when, legal)
+    _check_together(source, tables, legal)
     try:
         conditions = conditions_of(tables, legal)
     except ValueError as exc:
@@ -76,16 +77,28 @@ def check_conditions(
                 )
 
 
+def _check_together(source: SpecSource, tables: Sequence[OnlyTable], legal: Values) -> None:
+    """Refuse two tables of one parameter of which never both hold: it would be the baseline's everywhere, unsaid."""
+    rules = combinations_of([table.when for table in tables], legal)
+    for index, (table, rule) in enumerate(zip(tables, rules, strict=True)):
+        for number, (other, before) in enumerate(zip(tables[:index], rules[:index], strict=True), 1):
+            shared = set(table.parameters) & set(other.parameters)
+            apart = [name for name in rule if name in before and not set(rule[name]) & set(before[name])]
+            if shared and apart:
+                name = apart[0]
+                both = ", ".join(map(repr, [*before[name], *rule[name]]))
+                found = f"with [[only]] number {number} it never holds: tables of one parameter have to hold together"
+                remedy = f"Where either is meant, write one table with {name} = [{both}]"
+                raise source.error(f"only[{index}].when.{name}", found, remedy)
+
+
 def _check_when(source: SpecSource, key: str, when: Combination, legal: Values) -> None:
     always = True
     for name, given in when.items():
         if name not in legal:
             raise source.error(f"{key}.{name}", f"the space has no parameter {name!r}", nearest(name, legal))
+        check_values(source, f"{key}.{name}", given, legal[name])
         values = given if isinstance(given, tuple) else (given,)
-        for value in values:
-            if listed(value, legal[name]) is None:
-                found = f"{value!r} is not among the values in the space"
-                raise source.error(f"{key}.{name}", found, f"They are: {', '.join(map(repr, legal[name]))}")
         always = always and all(any(listed(v, (item,)) is not None for v in values) for item in legal[name])
     if always:
         raise source.error(key, "it holds for all values of the space", "Remove it, or name fewer values")

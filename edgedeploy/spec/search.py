@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from edgedeploy.errors import nearest
 from edgedeploy.records.variant import Scalar
@@ -16,8 +16,24 @@ MAX_POINTS = 256
 MOST_WEIGHED = 3
 """Objectives that co-design weighs; with more, a study has Optuna's Gaussian process."""
 
-Point = dict[str, Scalar]
-Combination = dict[str, Scalar | tuple[Scalar, ...]]
+
+def _one(given: Any) -> Any:
+    """Before a union is tried, each member of which would complain by its own name."""
+    if isinstance(given, (list, tuple, dict)):
+        raise ValueError(f"expected one value, but got a {'table' if isinstance(given, dict) else 'list'}")
+    return given
+
+
+def _one_or_several(given: Any) -> Any:
+    if isinstance(given, dict) or (
+        isinstance(given, (list, tuple)) and any(isinstance(v, (list, dict)) for v in given)
+    ):
+        raise ValueError("expected a value or a list of values")
+    return given
+
+
+Point = dict[str, Annotated[Scalar, BeforeValidator(_one)]]
+Combination = dict[str, Annotated[Scalar | tuple[Scalar, ...], BeforeValidator(_one_or_several)]]
 Values = Mapping[str, Sequence[Scalar]]
 
 
@@ -53,6 +69,10 @@ def check_co_design(source: SpecSource, table: SearchTable, objectives: int) -> 
     if table.stop_gain and (table.sampler != "co-design" or objectives > MOST_WEIGHED):
         remedy = f"Remove it; it needs co-design, which weighs up to {MOST_WEIGHED} objectives"
         raise source.error("search.stop_gain", f"nothing predicts a gain with {found}", remedy)
+    asked = "give_up" in table.model_fields_set and table.give_up > 0
+    if asked and (table.sampler != "co-design" or objectives > MOST_WEIGHED):
+        remedy = f"Remove it; it needs co-design, which weighs up to {MOST_WEIGHED} objectives"
+        raise source.error("search.give_up", f"nothing predicts that a limit is out of reach with {found}", remedy)
     if table.more_boards and (table.sampler != "co-design" or objectives >= MOST_WEIGHED):
         remedy = (
             f"Remove it; it needs co-design, which weighs multiply-accumulates beside {MOST_WEIGHED - 1} objectives"
@@ -85,10 +105,17 @@ def _check_point(source: SpecSource, key: str, point: Mapping[str, Scalar | tupl
         if name not in legal:
             remedy = nearest(name, legal)
             raise source.error(f"{key}.{name}", f"the space has no parameter {name!r}", remedy)
-        for value in _values(given):
-            if listed(value, legal[name]) is None:
-                found = f"{value!r} is not among the values in the space"
-                raise source.error(f"{key}.{name}", found, f"They are: {', '.join(map(repr, legal[name]))}")
+        check_values(source, f"{key}.{name}", given, legal[name])
+
+
+def check_values(source: SpecSource, key: str, given: Scalar | tuple[Scalar, ...], legal: Sequence[Scalar]) -> None:
+    """Refuse values that the space does not list, and a list of none: no variant would ever match it."""
+    if given == ():
+        raise source.error(key, "the list of values is empty", f"Name some of: {', '.join(map(repr, legal))}")
+    for value in _values(given):
+        if listed(value, legal) is None:
+            found = f"{value!r} is not among the values in the space"
+            raise source.error(key, found, f"They are: {', '.join(map(repr, legal))}")
 
 
 def points_of(tries: Sequence[Point], space: Values) -> tuple[dict[str, Scalar], ...]:

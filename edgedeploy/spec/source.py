@@ -89,6 +89,10 @@ def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]
     if problem["type"] == "missing":
         return source.error(key, f"this key is required and missing{more}")
     text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "tuple_type":
+        one = isinstance(problem["input"], dict) and isinstance(problem["loc"][-1], str)
+        remedy = f"Write [[{problem['loc'][-1]}]], once for each" if one else 'Write it in brackets, such as ["a", "b"]'
+        return source.error(key, f"{'one table where several may stand' if one else 'expected a list'}{more}", remedy)
     tables = ".".join(part for part in problem["loc"] if isinstance(part, str))
     hidden = isinstance(problem["input"], (dict, list)) or not (public or is_public(tables, problem["input"]))
     got = "" if hidden or "got" in text else f", but got {problem['input']!r}"

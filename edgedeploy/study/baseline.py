@@ -22,6 +22,7 @@ from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.cases import inputs_of, scores_of
 from edgedeploy.study.front import weights_of
 from edgedeploy.study.shrinking import leaves_out
+from edgedeploy.tasks.places import place_of
 
 RECOVERY_MEMBERS: Final = ("batches", "loss", "recovery_recipe")
 
@@ -55,7 +56,7 @@ def find_baseline(spec: StudySpec, source: SpecSource, task: Task) -> Baseline:
         return Baseline(None)
     notes = (*_training_notes(task), *_pruning_notes(spec, task))
     if table.checkpoint is not None:
-        path = source.path.resolve().parent / Path(table.checkpoint).expanduser()
+        path = place_of(source.path.resolve().parent, table.checkpoint)
         file = WeightsFile(path, table.checkpoint_key or "")
         model = built(task, baseline_arch(task))
         weights = file.load_into(model)

@@ -24,6 +24,9 @@ NEEDED: Final[Mapping[Split, str]] = {
     "selection": "variants are scored on it",
 }
 
+LARGEST_SCORE: Final = 1e100
+"""Of a case, by its absolute value: variances of any number of cases stay finite."""
+
 
 def check_cases(task: Task, space: Mapping[str, Sequence[Any]]) -> None:
     """Hold the task's splits, and the inputs of the first case of each, against the protocol, before a board is touched.
@@ -144,9 +147,15 @@ def _number(asked: str, name: str, value: Any) -> float | None:
         value = value.item()
     if not isinstance(value, (numbers.Real, np.bool_)):
         raise SpecError(asked, f"{name} is {_kind(value)}", "Return a number, or None where it is undefined")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
     if not math.isfinite(number):
         raise SpecError(asked, f"{name} is {number}", "Return None where the metric is undefined")
+    if abs(number) > LARGEST_SCORE:
+        found = f"{name} is {number:.3g}, and at most {LARGEST_SCORE:g} is taken: sums of squares would overflow"
+        raise SpecError(asked, found, "Give it in a larger unit, or return None where the metric is undefined")
     return number
 
 

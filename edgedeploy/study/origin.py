@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.front import stored_spec
 from edgedeploy.study.kept_cases import names_of, record_of
 from edgedeploy.study.store import Store
+from edgedeploy.tasks.places import place_of
 
 KEY = "search.warm_start"
 _ELSEWHERE = "Name the folder of a study of this task, or remove warm_start"
@@ -49,14 +51,16 @@ def find_origin(
 
     Raises ``SpecError`` when the folder holds no study, or one of another task, other code or other data.
     """
-    folder = source.path.resolve().parent / Path(named).expanduser()
-    if folder.resolve() == out.resolve():
+    folder = place_of(source.path.resolve().parent, named)
+    if _same(folder, out):
         raise source.error(KEY, "it is this study's own folder", "Name another study's, or search with --resume")
     store = Store(folder)
     try:
         study, theirs = store.study(), stored_spec(store)
     except (SpecError, DataError) as exc:
-        raise source.error(KEY, f"{named!r} cannot be started from: {exc.found}", _ELSEWHERE) from exc
+        there = os.path.lexists(store.study_path)  # else it is the folder, which is named already
+        file = f"{exc.asked.rpartition('/')[2]}: " if there else ""
+        raise source.error(KEY, f"{named!r} cannot be started from: {file}{exc.found}", _ELSEWHERE) from exc
     measurements = store.measurements()
     for found in (
         _other_task(spec, theirs, study, task),
@@ -70,6 +74,14 @@ def find_origin(
         remedy = f"Write seed = {theirs.study.seed} in [study]: then its models are this study's too"
         raise source.error(KEY, f"the seed of {named!r} is {theirs.study.seed}, here it is {spec.study.seed}", remedy)
     return Origin(store, study, measurements)
+
+
+def _same(folder: Path, out: Path) -> bool:
+    """A loop of links is nobody's folder."""
+    try:
+        return folder.resolve() == out.resolve()
+    except (OSError, RuntimeError):
+        return False
 
 
 def _other_task(spec: StudySpec, theirs: StudySpec, study: Mapping[str, Any], task: Task) -> str:

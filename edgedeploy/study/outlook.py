@@ -19,8 +19,10 @@ from edgedeploy.study.clusters import UNKNOWN, Clusters, clusters_of
 from edgedeploy.study.models import RECORD
 from edgedeploy.study.power import Power, lost_share_line, powers_of
 from edgedeploy.study.preflight import Ready, prepare
+from edgedeploy.study.sources import task_sources
 from edgedeploy.study.store import Store
 from edgedeploy.study.tried import Tried, tried_by
+from edgedeploy.study.warmstart import begins_from, origin_of
 from edgedeploy.tasks.load import load_task
 
 
@@ -110,6 +112,8 @@ def outlook(
     except BoardError as exc:
         ready, unreached = None, f"{exc.asked}: {exc.found}"
     task = ready.task if ready else load_task(spec.task.model_dump(), source.path.resolve().parent)
+    sources = task_sources(spec.task.model_dump(), source.path.resolve().parent)
+    origin = origin_of(spec, source, task, sources, store or Store(default_folder(spec)), measured=bool(measured))
     clusters = clusters_of(task)
     baselines = _baselines(spec, task, ready)
     metrics = spec.metric_table(metrics_of(task))
@@ -117,7 +121,8 @@ def outlook(
     tried = tried_by(spec, ready, wanted, begun.variants() if begun else ()) if ready else None
     share = lost_share_line(spec, clusters, metrics)
     unknown = () if clusters.named or not powers else (UNKNOWN,)
-    notes = (*((share,) if share else ()), *unknown, *(ready.notes if ready else ()))
+    first = begins_from(origin, spec, ready.space) if origin and ready else ()
+    notes = (*((share,) if share else ()), *unknown, *first, *(ready.notes if ready else ()))
     return Outlook(
         spec.study.name,
         clusters,

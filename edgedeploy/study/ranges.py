@@ -11,6 +11,7 @@ from edgedeploy.interfaces.target import Target
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.targets.onnxruntime.ranged import RangedOnnxRuntime, read_ranges
+from edgedeploy.tasks.places import place_of
 
 RANGES_SHA256: Final = "ranges_sha256"
 """Key of ``study.json``: of the file that int8 has its ranges from."""
@@ -36,7 +37,7 @@ def ranged(spec: StudySpec, source: SpecSource, *, away: bool) -> dict[str, Targ
         )
     if away:
         raise source.error("study.ranges", "the workers of a cluster calibrate by themselves", "Run it without dask")
-    path = source.path.resolve().parent / Path(spec.study.ranges).expanduser()
+    path = place_of(source.path.resolve().parent, spec.study.ranges)
     return {"onnxruntime": RangedOnnxRuntime(*read_ranges(path))}
 
 

@@ -124,7 +124,7 @@ def _told(task: Sized, arch: Arch) -> Figures:
     found: list[tuple[Any, Any]] = list(told.items()) if isinstance(told, Mapping) else [(None, told)]
     figures = {name: float(value) for name, value in found if isinstance(name, str) and _is_figure(value)}
     if len(figures) < len(found):
-        raise SpecError(asked, f"got {told!r}", remedy)
+        raise SpecError(asked, f"got {repr(told)[:160]}", remedy)
     return figures
 
 

@@ -7,7 +7,9 @@ it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from edgedeploy.files import write_json
@@ -28,7 +30,9 @@ from edgedeploy.study.store import Store
 
 RECORD: Final = "warm-start.json"
 PREDICTED: Final = "predicted.json"
-REMEDY: Final = "Remove it: search --resume takes over from the other study again"
+REMEDY: Final = (
+    f"Put a copy of it back; or remove it, and {KEY} from the study file: search --resume goes on among all variants"
+)
 CARRIED: Final = frozenset({"size_bytes"})
 """Metrics of a run that are the file's, not the board's."""
 
@@ -45,9 +49,11 @@ def take_over(
     targets: Mapping[str, Target],
     board: BoardInfo,
     tools: Mapping[str, str],
+    space: Space,
 ) -> tuple[str, ...]:
     """Take over what ``origin`` has trained and built into the owned folder ``store``, and note what it has measured.
-    ``tools`` are this host's versions. Returns what is worth knowing of it. Raises ``StorageError``."""
+    ``tools`` are this host's versions, ``space`` is the new study's. Returns what is worth knowing of it. Raises
+    ``StorageError``."""
     if origin is None:
         return ()
     told: list[str] = []
@@ -66,7 +72,45 @@ def take_over(
     write_json(store.root / RECORD, record)
     models, artifacts = len(adopted.models), len(adopted.artifacts)
     start = f"started from {origin.name}: {models} of its models and {artifacts} of its artifacts are taken over"
-    return (*dict.fromkeys(told), f"{start}, {len(kept)} measured variants are tried first")
+    return (*dict.fromkeys(told), f"{start}; {_first_trials(len(kept), len(as_run_here(_trained(kept), space)))}")
+
+
+def begins_from(origin: Origin, spec: StudySpec, space: Space) -> tuple[str, ...]:
+    """What a study that is not begun yet would take over from ``origin``, as far as its models are whole."""
+    names = {objective.metric for objective in spec.objectives}
+    measured = [item for item in origin.measurements if not item.variant.recovered and names <= set(item.metrics)]
+    known = [Trained(item.variant, ()) for item in measured]
+    first = _first_trials(len(known), len(as_run_here(known, space)))
+    return (f"starts from {origin.name}, whose baseline and models are taken over where they are whole; {first}",)
+
+
+def _first_trials(measured: int, here: int) -> str:
+    if not here:
+        return f"of {measured} variants that were measured there this study's space has none, so none is tried first"
+    others = f" (of {measured}; this study's space has no others)" if here < measured else ""
+    return f"the first trials are among {here} variants that were measured there{others}"
+
+
+def as_run_here(trained: Sequence[Trained], space: Space) -> list[Trained]:
+    """Those that ``space`` has. Threads and power mode are the other board's own: where the space lacks them, the artifact
+    runs as the baseline does here, and of several that then are one, that with the nearest number of threads stands for
+    it."""
+    known = {item.variant.digest: item for item in trained if space.params_of(item.variant) is not None}
+    moved: list[tuple[float, Trained]] = []
+    for item in trained:
+        if item.variant.digest in known or item.variant.target not in space.targets:
+            continue
+        usual = space.baseline_variant(item.variant.target)
+        theirs, ours = item.variant, (usual.threads, usual.power_mode)
+        for threads, mode in ((theirs.threads, ours[1]), (ours[0], theirs.power_mode), ours):
+            variant = replace(theirs, threads=threads, power_mode=mode)
+            if space.params_of(variant) is not None:
+                apart = abs(math.log(max(1, theirs.threads) / variant.threads))
+                moved.append((apart, replace(item, variant=variant)))
+                break
+    for _, item in sorted(moved, key=lambda pair: pair[0]):
+        known.setdefault(item.variant.digest, item)
+    return list(known.values())
 
 
 def _known(item: Any, objectives: Sequence[str], adopted: Adopted) -> dict[str, Any] | None:
@@ -81,6 +125,17 @@ def _known(item: Any, objectives: Sequence[str], adopted: Adopted) -> dict[str, 
         "artifact": item.artifact.digest,
         "same_file": variant.artifact_folder(bits) in adopted.artifacts,
     }
+
+
+def _trained(kept: Sequence[Mapping[str, Any]]) -> tuple[Trained, ...]:
+    return tuple(
+        Trained(
+            Variant.from_json(item["variant"]),
+            tuple(float(value) for value in item["values"]),
+            item["same_file"] is True,
+        )
+        for item in kept
+    )
 
 
 def has_record(store: Store) -> bool:
@@ -98,7 +153,8 @@ def origin_of(
         return None
     if measured:
         remedy = "Remove it, or choose another --out"
-        raise source.error(KEY, f"{store.root} was begun without it, and has measurements", remedy)
+        found = f"{store.root} has measurements and no {RECORD}: it was begun without it, or that file is gone"
+        raise source.error(KEY, found, remedy)
     return find_origin(spec, source, task, sources, named, store.root)
 
 
@@ -118,16 +174,12 @@ def warm_start(
     def read(data: dict[str, Any]) -> tuple[Trained, ...]:
         if data["objectives"] != objectives:
             raise ValueError("it has other objectives than the study")
-        return tuple(
-            Trained(
-                Variant.from_json(item["variant"]),
-                tuple(float(value) for value in item["values"]),
-                item["same_file"] is True,
-            )
-            for item in data["variants"]
-        )
+        kept = _trained(data["variants"])
+        if any(len(item.values) != len(objectives) for item in kept):
+            raise ValueError("a variant has not one value for each objective")
+        return kept
 
-    trained = read_record(store.root / RECORD, read, REMEDY)
+    trained = as_run_here(read_record(store.root / RECORD, read, REMEDY), space)
     return WarmStart(space, directions, trained, [is_on_board(name) for name in objectives], statics)
 
 

@@ -17,6 +17,7 @@ from edgedeploy.interfaces.task import Task
 from edgedeploy.interfaces.their_code import their_code, told
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.tasks.beside import make_importable, modules_beside, package_of
+from edgedeploy.tasks.places import place_of
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def load_task(table: Mapping[str, Any], base: Path) -> Task:
 def _onnx_task(model: str, options: Mapping[str, Any], base: Path) -> Task:
     from edgedeploy.tasks.onnx.task import OnnxOptions, OnnxTask
 
-    return OnnxTask(base / Path(model).expanduser(), OnnxOptions.from_table(options), base)
+    return OnnxTask(place_of(base, model), OnnxOptions.from_table(options), base)
 
 
 def _shipped_task(kind: Kind, table: Mapping[str, Any], base: Path) -> Task:

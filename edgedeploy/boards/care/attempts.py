@@ -48,6 +48,12 @@ RUNS_BEFORE_BLAME: Final = 2
 RUNS_IN_ALL: Final = 3
 """After so many runs without a number, each by another cause, nothing is said of the candidate."""
 
+RUNTIME_REMEDY: Final = "See to the board's runtime, then run it again"
+ANSWERS_REMEDY: Final = (
+    "See whether the task's own network answers so (weights that are not trained, a layer that is dead, inputs that are "
+    "all alike). If it does not, see to the board's runtime; then run it again"
+)
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -140,7 +146,8 @@ class _Course:
         known to be good."""
         if self._suspected is not None:
             found = f"the candidate and the baseline alone both fail: {self._suspected.found}; {exc.found}"
-            raise CommandFailed(exc.asked, found, "See to the board's runtime, then run it again") from exc
+            remedy = RUNTIME_REMEDY if isinstance(exc, DidNotRun) else ANSWERS_REMEDY
+            raise CommandFailed(exc.asked, found, remedy) from exc
         self._no_number.append(exc)
         if sum(_cause(other) == _cause(exc) for other in self._no_number) < RUNS_BEFORE_BLAME:
             if len(self._no_number) >= RUNS_IN_ALL:

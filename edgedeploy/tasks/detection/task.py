@@ -44,6 +44,7 @@ from edgedeploy.tasks.pictures.base import PictureTask
 from edgedeploy.tasks.pictures.entries import Entry, data_folder
 from edgedeploy.tasks.pictures.options import PictureOptions
 from edgedeploy.tasks.pictures.table import inside
+from edgedeploy.tasks.places import place_of
 from edgedeploy.tasks.splitting import SPLIT_WORDS
 
 SHOWN_SCORE: Final = 0.3
@@ -215,7 +216,7 @@ class OnnxDetection(Detection):
     """A detector that is an ONNX file: see ``edgedeploy.ReadyMade``."""
 
     def __init__(self, options: DetectionOptions, base: Path) -> None:
-        self._path = base / Path(options.model).expanduser()
+        self._path = place_of(base, options.model)
         sides = (1, options.channels, options.resolutions[0], options.resolutions[0])
         self.taken = take_in(self._path, {options.input: sides} if options.input else {})
         super().__init__(options, base)

@@ -12,6 +12,7 @@ import numpy as np
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.tasks.image_text.descriptions import UNKNOWN, WORDS
 from edgedeploy.tasks.pictures.table import read_limited
+from edgedeploy.tasks.places import place_of
 
 FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
 MOST_JSON_BYTES: Final = 1 << 24
@@ -105,7 +106,7 @@ def text_folder(name: str, base: Path) -> Path | None:
     """The folder of ``task.options.text_encoder``; None where it is left out. Raises ``SpecError``."""
     if not name:
         return None
-    folder = (base / name).expanduser()
+    folder = place_of(base, name)
     lacking = [file for file in FILES if not (folder / file).is_file()]
     if lacking:
         asked = f"task.options.text_encoder = {name!r}"

@@ -30,6 +30,7 @@ from edgedeploy.tasks.onnx.arrays import Share
 from edgedeploy.tasks.onnx.clips import open_clips, states_of
 from edgedeploy.tasks.onnx.groups import groups_by_case, table_name
 from edgedeploy.tasks.onnx.inputs import ImageSource, Preprocessing, Source, Sources, digest_of_inputs
+from edgedeploy.tasks.places import place_of
 
 SOURCES: Final[tuple[Split, ...]] = ("calibration", "selection", "confirmation")
 SHARES: Final[Mapping[Split, tuple[float, float]]] = {
@@ -122,7 +123,7 @@ class OnnxTask:
     def __init__(self, model: Path, options: OnnxOptions, base: Path) -> None:
         self.model_path = model
         self.taken: TakenIn = take_in(model, options.shapes, options.constants)
-        places: dict[Split, Path] = {split: base / Path(getattr(options, split)).expanduser() for split in SOURCES}
+        places: dict[Split, Path] = {split: place_of(base, getattr(options, split)) for split in SOURCES}
         self._carried = states_of(options.states, options.initial, self.taken.inputs, self.taken.outputs)
         self.states: Mapping[str, str] = self._carried.outputs
         self.notes: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.task import SPLITS, Case, Split
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.tasks.pictures.table import inside, read_table
+from edgedeploy.tasks.places import place_of
 from edgedeploy.tasks.splitting import SPLIT_WORDS, Item, deal_items, joined_groups
 
 
@@ -112,7 +113,7 @@ def data_folder(root: str, base: Path, holds: str) -> Path:
     """The data's folder. Raises ``SpecError`` when none is named and ``DataError`` when it is not there."""
     if not root:
         raise SpecError("task.options.root", "it is missing", f"Name the folder that holds {holds}")
-    folder = (base / root).expanduser()
+    folder = place_of(base, root)
     if not folder.is_dir():
         raise DataError(f"task.options.root = {root!r}", f"no folder at {folder}", "Correct the path")
     return folder

@@ -30,6 +30,7 @@ from edgedeploy.tasks.network import Maker, build_network
 from edgedeploy.tasks.options import SegmentationOptions
 from edgedeploy.tasks.pictures.entries import groups_of
 from edgedeploy.tasks.pictures.options import channels_of, check_preparation
+from edgedeploy.tasks.places import place_of
 from edgedeploy.tasks.segmentation.augment import Augmentation
 from edgedeploy.tasks.segmentation.base import Fixed, SegmentationTask
 from edgedeploy.tasks.segmentation.metrics import Labels
@@ -137,7 +138,7 @@ class SegmentationFolder(SegmentationTask):
         if not options.root:
             raise SpecError("task.options.root", "it is missing", "Name the folder that holds images/ and masks/")
         self._options = options
-        self._root = (base / options.root).expanduser()
+        self._root = place_of(base, options.root)
         if not self._root.is_dir():
             raise DataError(f"task.options.root = {options.root!r}", f"no folder at {self._root}", "Correct the path")
         if options.value_range == "raw":

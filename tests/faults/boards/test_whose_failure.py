@@ -14,7 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from board_kit import ENDLESS, OUTPUTS_ONLY, conv_model, hungry_model, make_payload, nan_model, squares_study
+from board_kit import (
+    ENDLESS,
+    OUTPUTS_ONLY,
+    constant_model,
+    conv_model,
+    hungry_model,
+    make_payload,
+    nan_model,
+    squares_study,
+)
 from fault_kit import cgroup_v1, has_loaded, inside, local_board, running_jobs, workers_of
 
 import edgedeploy
@@ -185,6 +194,20 @@ def test_board_on_which_the_baseline_gives_no_numbers_either_is_at_fault(tmp_pat
     ended = "each run ended|candidate and the baseline alone both fail|non_finite: baseline"
     with pytest.raises(CommandFailed, match=ended):
         Attempts(local_board(tmp_path / "root"), patience=QUICK).run(job, tmp_path)
+
+
+@pytest.mark.fault(17, 41)
+def test_a_network_that_answers_alike_everywhere_may_be_the_tasks_own(tmp_path: Path) -> None:
+    """Its baseline answers alike, too: on a sound board that is a network without training, or a dead layer."""
+    models = make_payload(tmp_path / "c", constant_model), make_payload(tmp_path / "b", other_constant_model)
+    with pytest.raises(CommandFailed, match="both fail: constant_output") as caught:
+        Attempts(local_board(tmp_path / "root"), patience=QUICK).run(Job(*models, OUTPUTS_ONLY), tmp_path)
+    assert caught.value.remedy.startswith("See whether the task's own network answers so")
+
+
+def other_constant_model(path: Path) -> None:
+    constant_model(path)
+    path.write_bytes(path.read_bytes() + b"\x12\x00")
 
 
 def other_nan_model(path: Path) -> None:

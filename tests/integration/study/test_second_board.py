@@ -11,7 +11,7 @@ import pytest
 from board_kit import squares_study
 
 import edgedeploy
-from edgedeploy.errors import SpecError
+from edgedeploy.errors import DataError, SpecError
 from edgedeploy.search.warmstart import FIRST_TRIALS
 from edgedeploy.study.front import read_front
 from edgedeploy.study.store import Store
@@ -82,6 +82,19 @@ def test_nothing_is_trained_again_and_nothing_predicted_is_on_the_front(first: P
     assert len(json.loads((out / RECORD).read_text())["variants"]) == 3 < FIRST_TRIALS
 
 
+def test_a_board_that_runs_with_other_threads_tries_what_is_trained_too(first: Path) -> None:
+    out, threads = first / "threads", {item.variant.threads for item in Store(first / "first").measurements()}
+    other = 1 if threads == {2} else 2
+    study = squares_study(first, *CHANGES, START, ("[space]\n", f"[space]\nthreads = [{other}]\n"))
+    planned = edgedeploy.load_study(study).plan(out, board="second")
+    assert [line for line in planned.notes if line.startswith("starts from squares on here, ")]
+    assert any(line.endswith("among 3 variants that were measured there") for line in planned.notes)
+    _, said = run(study, out, "second", trials=2)
+    assert "; the first trials are among 3 variants" in next(text for text in said if text.startswith("started from"))
+    assert {item.variant.threads for item in Store(out).measurements()} == {other}
+    assert weights(out) == weights(first / "first") and not [text for text in said if text.startswith("training")]
+
+
 def test_a_damaged_model_is_left_behind_and_said(first: Path) -> None:
     copy = first / "harmed"
     shutil.copytree(first / "first", copy)
@@ -100,12 +113,23 @@ def test_a_damaged_model_is_left_behind_and_said(first: Path) -> None:
     [
         (('warm_start = "first"', 'warm_start = "nowhere"'), "it holds no study"),
         (('warm_start = "first"', 'warm_start = "new"'), "this study's own folder"),
+        (('warm_start = "first"', 'warm_start = "~nobody-has-it/first"'), "it holds no study"),
+        (('warm_start = "first"', 'warm_start = "round"'), "it holds no study"),
+        (('warm_start = "first"', 'warm_start = "textless"'), "study.toml: it is gone"),
+        (('warm_start = "first"', 'warm_start = "older"'), "study.toml:3: study.shape: unknown key"),
         (("count = 32", "count = 40"), "other options: count"),
         (("seed = 1", "seed = 2"), "the seed of 'first' is 1"),
     ],
 )
 def test_what_cannot_be_started_from_is_refused_by_its_line(first: Path, change: tuple[str, str], told: str) -> None:
     study = squares_study(first, *CHANGES, START, change)
+    for name, text in (("textless", None), ("older", "# of before\n[study]\nshape = 3\n")):
+        (first / name).mkdir(exist_ok=True)
+        shutil.copy(first / "first" / "study.json", first / name)
+        if text:
+            (first / name / "study.toml").write_text(text)
+    (first / "round").unlink(missing_ok=True)
+    (first / "round").symlink_to("round")
     with pytest.raises(SpecError, match=r"study\.toml:\d+: search\.warm_start") as refused:
         run(study, first / "new", "second")
     assert told in refused.value.found
@@ -126,3 +150,19 @@ def test_a_study_that_went_on_without_it_cannot_start_from_it_later(first: Path)
     with pytest.raises(SpecError) as refused:
         run(study, first / "first", "here", resume=True)
     assert "was begun without it" in refused.value.found
+
+
+@pytest.mark.parametrize("harm", ["{", '{"objectives": ["correct", "latency_ratio"], "variants": [VARIANT]}'])
+def test_a_damaged_record_is_told_with_what_helps(first: Path, tmp_path: Path, harm: str) -> None:
+    shutil.copytree(first / "first", out := tmp_path / "begun")
+    some = Store(out).measurements()[0].variant.as_json()
+    short = json.dumps({"variant": some, "values": [0.5], "same_file": True})
+    (out / RECORD).write_text(harm.replace("VARIANT", short))
+    with pytest.raises(DataError, match=RECORD) as told:
+        run(squares_study(first, *CHANGES, START), out, "here", resume=True)
+    assert "or remove it, and search.warm_start from the study file" in told.value.remedy
+    (out / RECORD).unlink()
+    with pytest.raises(SpecError, match="that file is gone"):
+        run(squares_study(first, *CHANGES, START), out, "here", resume=True)
+    result, _ = run(squares_study(first, *CHANGES), out, "here", resume=True)
+    assert result.evaluated == 3

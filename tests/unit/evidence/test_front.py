@@ -128,6 +128,15 @@ class TestImpossible:
         relaxed = dataclasses.replace(limit, at_least=0.76)
         assert shortfalls(values, [relaxed]) == ()
 
+    def test_the_limit_that_would_do_is_one_that_the_nearest_miss_meets(self) -> None:
+        limits = (Constraint("latency_p50_ns", at_most=2e6), Constraint("dice_mean", at_least=0.95))
+        found = explain_infeasible(
+            [Candidate("a", "emulated", {"latency_p50_ns": 2.304e6, "dice_mean": 0.8459})], limits
+        )
+        assert found is not None
+        text = found.lines({**made_up.TASK_METRICS, **BOARD_METRICS}, {})[-1]
+        assert "latency_p50_ns at most 2.31 ms and dice_mean at least 0.845, the nearest miss would do" in text
+
     def test_nothing_is_impossible_when_one_variant_will_do(self) -> None:
         good = Candidate("a", "emulated", {"latency_p50_ns": 1e6, "dice_mean": 0.9})
         assert explain_infeasible([good], self.LIMITS) is None

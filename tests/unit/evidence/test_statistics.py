@@ -185,3 +185,17 @@ def test_blocks_that_scatter_are_no_drift() -> None:
 def test_limits_are_the_users() -> None:
     drifting = made_up.side(6.0, drift=0.8)
     assert stability(drifting, {}, replace(made_up.LIMITS, max_drift=1.0)) is None
+
+
+def test_what_is_just_above_a_limit_does_not_read_as_the_limit() -> None:
+    limits = replace(made_up.LIMITS, max_drift=0.25, max_background_cores=0.5)
+    for share, told in (
+        (0.5004, "used 0.5004 of a core during the run; at most 0.5 is"),
+        (0.62, "used 0.62 of a core"),
+    ):
+        assert told in str(stability(made_up.side(6.0), {"background_cpu_share": share}, limits))
+    drifting = made_up.side(6.0, drift=0.8)
+    drift = float(re.search(r"became (\S+) % slower", str(stability(drifting, {}, limits)))[1]) / 100  # type: ignore[index]
+    told = str(stability(drifting, {}, replace(limits, max_drift=drift - 0.003)))
+    found, most = (float(text) for text in re.findall(r"([0-9.]+) %", told))
+    assert found > most == pytest.approx(100 * drift - 0.3)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgedeploy.records.units import human, parse_quantity
+from edgedeploy.records.units import human, human_limit, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,15 @@ def test_people_read_the_unit_that_fits() -> None:
     assert [human(v, "ns") for v in (12_345_678, 950, 2.5e9)] == ["12.3 ms", "950 ns", "2.5 s"]
     assert [human(v, "bytes") for v in (3_910_000, 12)] == ["3.91 MB", "12 B"]
     assert human(0.7424, "1") == "0.742"
+
+
+@pytest.mark.parametrize("unit", ["1", "ns", "bytes", "J", "px", "percent", "dB"])
+def test_a_limit_is_never_rounded_to_where_its_value_is_outside(unit: str) -> None:
+    for value in (0.0, 4.5874e-7, 0.0009994, 0.45943, 0.9996, 1.0004, 12.34567, 999.6, 1234.4, 86_499.0, 7.0049e8):
+        for sign in (1, -1):
+            upper, lower = human_limit(sign * value, unit, at_most=True), human_limit(sign * value, unit, at_most=False)
+            assert parse_quantity(lower, unit) <= sign * value <= parse_quantity(upper, unit)
+            assert human(sign * value, unit) in (lower, upper), "the nearest one where it is on the right side"
+            assert abs(parse_quantity(upper, unit) - sign * value) <= max(
+                0.0101 * value, 1.0 if unit == "bytes" else 0.0011
+            )

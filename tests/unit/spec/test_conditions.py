@@ -50,6 +50,12 @@ def test_true_is_not_one() -> None:
             RULE.format("folded", 'precision = "int8"') + RULE.format("precision", "folded = true"),
             "ask for each other: folded, precision",
         ),
+        (RULE.format("folded", "precision = []"), "only number 1, when.precision: the list of values is empty"),
+        (
+            RULE.format("folded", "width = 0.3") + RULE.format("folded", "width = [0.1, 0.2]"),
+            "only number 2, when.width: with [[only]] number 1 it never holds: tables of one parameter have to hold "
+            "together. Where either is meant, write one table with width = [0.3",
+        ),
         (RULE.format("folded", ""), "when"),
         ('[[only]]\nparameter = "folded"\n', "when"),
         (

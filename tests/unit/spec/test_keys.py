@@ -177,3 +177,9 @@ def test_other_ways_to_say_it_are_taken(old: str, new: str, validator: Any) -> N
 def test_what_a_file_gets_wrong_is_refused(old: str, new: str, validator: Any) -> None:
     assert old in WHOLE
     assert problems(validator, WHOLE.replace(old, new)) != []
+
+
+def test_a_number_that_stays_below_its_bound_is_said_so() -> None:
+    assert keys._range({"type": "number", "minimum": 0.0, "exclusiveMaximum": 1.0}) == " (0.0 or more and below 1.0)"
+    assert keys._range({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}) == " (above 0 and below 1)"
+    assert keys._range({"type": "integer", "minimum": 0, "exclusiveMaximum": 8}) == " (0 to 7)"

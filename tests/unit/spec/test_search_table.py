@@ -41,6 +41,12 @@ def test_points_have_the_values_of_the_space() -> None:
         ("[[try]]\n", 1, "names no parameter"),
         ('[[never]]\nprecision = ["int8", "int9"]\n', 2, "'int9' is not among"),
         ('[[never]]\nprecison = "int8"\n', 2, "precision"),
+        ("[[never]]\nprecision = []\n", 2, "the list of values is empty. Name some of: 'float32', 'int8'"),
+        ('[[try]]\nprecision = ["int8"]\n', 2, "try number 1, precision: expected one value, but got a list"),
+        ("[[try]]\nwidth = { low = 0.1 }\n", 2, "expected one value, but got a table"),
+        ("[[never]]\nwidth = [[0.1]]\n", 2, "never number 1, width: expected a value or a list of values"),
+        ("[try]\nwidth = 0.3\n", 1, "try: one table where several may stand. Write [[try]], once for each"),
+        ('[measure]\nscenarios = "server"\n', 2, "measure.scenarios: expected a list. Write it in brackets"),
         ('[[try]]\nwidth = 0.3\nprecision = "int8"\n[[never]]\nprecision = "int8"\n', 1, "[[never]] number 1"),
     ],
 )
@@ -65,6 +71,9 @@ def test_an_end_by_what_is_expected_needs_a_sampler_that_expects() -> None:
     assert read('[search]\nsampler = "tpe"\n').search.stop_gain == 0.0
     assert "nothing predicts a gain with sampler = 'tpe'" in refused('[search]\nsampler = "tpe"\nstop_gain = 0.001\n')
     assert "search.stop_gain" in refused("[search]\nstop_gain = 1.5\n")
+    told = refused('[search]\nsampler = "tpe"\ngive_up = 0.1\n')
+    assert "search.give_up: nothing predicts that a limit is out of reach with sampler = 'tpe'" in told
+    assert read('[search]\nsampler = "tpe"\ngive_up = 0.0\n').search.give_up == 0.0
 
 
 def test_other_boards_are_weighed_by_co_design_beside_two_objectives() -> None:

@@ -141,6 +141,8 @@ def test_scalars_of_numpy_and_torch_are_numbers(task: Returning, value: Any) -> 
     ("scores", "told"),
     [
         ({"dice_mean": float("nan"), "hd95_px": None}, "dice_mean is nan.*Return None"),
+        ({"dice_mean": 0.5, "hd95_px": -1e308}, "hd95_px is -1e.308, and at most 1e.100 is taken"),
+        ({"dice_mean": 10**400, "hd95_px": None}, "dice_mean is inf.*Return None"),
         ({"dice_mean": np.inf, "hd95_px": None}, "dice_mean is inf"),
         ({"dice_mean": "good", "hd95_px": None}, "dice_mean is a str"),
         ({"dice_mean": np.zeros(3), "hd95_px": None}, "dice_mean has 3 values"),

@@ -117,6 +117,12 @@ def test_a_folder_of_another_study_is_refused(study: Path) -> None:
         load_study(study).plan(store.root)
 
 
+def test_a_first_study_that_cannot_be_started_from_is_told_before_anything_runs(study: Path) -> None:
+    study.write_text(f'{STUDY}[search]\nwarm_start = "nowhere"\n')
+    with pytest.raises(SpecError, match=r"study\.toml:\d+: search\.warm_start: 'nowhere' cannot be started from"):
+        load_study(study).plan()
+
+
 def test_without_its_board_the_rest_is_told(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object) -> None:
         raise BoardError("board 'here'", "it does not answer", "Switch it on")
