@@ -126,6 +126,7 @@ def _leave_imported_alone() -> None:
     if len(sys.modules) >= _settled[0] + MANY_MODULES:
         gc.collect()
         gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
         _settled[0] = len(sys.modules)
 
 
