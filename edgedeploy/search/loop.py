@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -103,6 +104,7 @@ class Search:
         self._warm = warm
         self._proposed = proposed
         self._asking = False
+        self._set_apart = 0
         self._stopping = Stopping(stop_gain)
         self._best_gain: float | None = None
         self._unreachable = ""
@@ -124,6 +126,7 @@ class Search:
         """
         with self._clock():
             self._persist(self._recover)
+            self._set_apart = self._evaluated_before_conditions()
         over: StopReason | None = None
         cut, failure = "", None
         while True:
@@ -145,7 +148,7 @@ class Search:
             raise failure
         best_gain = self._best_gain if over == "converged" else None
         unreachable = self._unreachable if over == "impossible" else ""
-        return Finished(over or "trials", len(self._outcomes), cut, best_gain, unreachable)
+        return Finished(over or "trials", len(self._outcomes) + self._set_apart, cut, best_gain, unreachable)
 
     def left(self) -> list[Left]:
         """See :meth:`edgedeploy.search.proposals.Proposals.left`."""
@@ -153,7 +156,7 @@ class Search:
 
     def _launch(self, crew: Evaluator, trials: int, deadline_s: float) -> StopReason | None:
         """Fill the free slots. Returns why no further variant is to be started, or None while one may be later."""
-        while len(self._outcomes) + len(self._flying) < trials:
+        while len(self._outcomes) + self._set_apart + len(self._flying) < trials:
             if time.monotonic() >= deadline_s:
                 return "wall_clock"
             if len(self._flying) >= crew.slots():
@@ -298,6 +301,15 @@ class Search:
         self._put_first()
         for trial in self._study.get_trials(deepcopy=False):
             self._remember(trial)
+
+    def _evaluated_before_conditions(self) -> int:
+        """Variants that an earlier run evaluated, and that the space has no more since conditions came to the study: they
+        cost their trials."""
+        if not self._space.only:
+            return 0
+        before = replace(self._space, only=())
+        left = [item for item in self._evidence() if item.digest not in self._outcomes and not item.recovered]
+        return sum(self._lookup(item) is not None and before.params_of(item) is not None for item in left)
 
     def _first_points(self) -> Iterable[dict[str, Scalar]]:
         """Of a search with a warm start: without the points that are good for most models, but no model is trained for."""

@@ -14,6 +14,7 @@ from made_up_search import SMALL, SPACE, landscape, one_board
 
 from edgedeploy.errors import OutOfTime
 from edgedeploy.records.canonical import Choices
+from edgedeploy.records.conditions import Condition
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.loop import Failed, Finished, Outcome, Scored, Search
@@ -109,6 +110,16 @@ def test_evidence_that_optuna_was_never_told_of_is_not_made_again(tmp_path: Path
     run(lab, 10)
     digests = [variant.digest for variant in lab.evaluated]
     assert len(digests) == len(set(digests)) == 10
+
+
+def test_what_conditions_put_out_of_the_space_has_cost_its_trials(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "o.sqlite3")
+    run(lab, 10)
+    lab.variants = list(lab.evaluated)
+    lab.space = replace(SPACE, only=(Condition("resolution", {"width": (0.5,)}),))
+    outside = [item for item in lab.evaluated if lab.space.params_of(item) is None]
+    assert outside and all(SPACE.params_of(item) is not None for item in outside)
+    assert finish(lab, 12).evaluated == len(lab.evaluated) == 12
 
 
 def test_a_failure_is_never_a_value(tmp_path: Path) -> None:
