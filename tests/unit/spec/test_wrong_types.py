@@ -86,3 +86,24 @@ def test_a_value_of_several_kinds_says_all_of_them() -> None:
     )
     entry = told(StudySpec, ("only", 0, "parameter"), ["width", 1]) or ""
     assert entry.startswith("study.toml: only number 1, parameter number 2: Input should be a valid string")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        (("search", "more_boards"), 1, "Input should be a valid boolean, but got 1"),
+        (("search", "more_boards"), "true", "Input should be a valid boolean, but got 'true'"),
+        (("search", "stop_gain"), "0.1", "Input should be a valid number, but got '0.1'"),
+        (("search", "stop_gain"), True, "Input should be a valid number, but got True"),
+        (("budget", "trials"), "9", "Input should be a valid integer, but got '9'"),
+        (("budget", "trials"), 9.0, "Input should be a valid integer, but got 9.0"),
+        (("constraints", 0, "at_most"), True, "Input should be a valid number or a valid string, but got True"),
+    ],
+)
+def test_a_number_is_no_text_and_a_boolean_no_number(key: tuple[str | int, ...], value: Any, found: str) -> None:
+    assert (told(StudySpec, key, value) or "").endswith(f": {found}")
+
+
+def test_a_whole_number_is_a_number_and_texts_have_units() -> None:
+    assert told(StudySpec, ("search", "stop_gain"), 0) is None
+    assert told(StudySpec, ("budget", "wall_clock"), "3 h") is None
