@@ -287,7 +287,7 @@ class Modeller:
             f"width {variant.width:g}",
             variant.allocation,
             variant.shrink.label,
-            *map(str, variant.arch_kwargs.values()),
+            variant.arch_label,
             *trained,
             *further,
         )

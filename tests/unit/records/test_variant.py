@@ -275,6 +275,14 @@ def test_the_digests_of_earlier_releases_stay() -> None:
     assert make(target="openvino", precision="int8", width=0.5, resolution=64).model_digest == "9e65f6ab47ed4c17"
 
 
+def test_a_number_or_a_boolean_of_an_architecture_says_of_what_it_is() -> None:
+    """It was `w1 16 True resize t1`: nobody knew of what."""
+    arch = (("channels", 16), ("deep", True), ("up", "resize"))
+    assert replace(make(target="onnxruntime"), arch=arch).label == (
+        "onnxruntime float32 w1 channels=16 deep=true resize t2"
+    )
+
+
 def test_what_stays_of_a_network_names_it_and_survives_json() -> None:
     variant = make(target="onnxruntime", heads=0.5, depth=0.75)
     assert "heads=0.5 depth=0.75" in variant.label

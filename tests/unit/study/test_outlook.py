@@ -68,7 +68,7 @@ def test_it_counts_what_is_tried_and_writes_nothing(study: Path) -> None:
     floats = next(kind for kind in found.tried.kinds if (kind.target, kind.precision) == ("openvino", "float32"))
     assert (floats.widths, floats.architectures, floats.variants) == ((1.0,), 2, 2)
     assert any("4 of 16 combinations are forbidden by [[never]]" in line for line in found.tried.left_out)
-    assert found.tried.seeds[0] == "onnxruntime float32 w1 32 transposed t2"
+    assert found.tried.seeds[0] == "onnxruntime float32 w1 resolution=32 transposed t2"
     assert [item.name for item in study.parent.iterdir()] == ["study.toml"]
 
 
