@@ -236,6 +236,15 @@ class Variant:
         return " ".join(part for part in parts if part)
 
     @property
+    def model_label(self) -> str:
+        """Text for people, of the torch model: what of the label :attr:`model_digest` hangs on. A float model is that of all
+        targets and precisions, so it names none."""
+        epochs = "" if self.recovery_epochs is None else f"{self.recovery_epochs}ep"
+        trained = (self.precision, self.training) if self.training else ("elastic",) if self.elastic else ()
+        parts = (self.width_label, self.shrink.label, self.arch_label, *trained, epochs, "recovered" * self.recovered)
+        return " ".join(part for part in parts if part)
+
+    @property
     def arch_label(self) -> str:
         """Text for people: the architecture's values. Words stand alone; a number or a boolean says of what it is."""
         return " ".join(value if isinstance(value, str) else f"{name}={_plainly(value)}" for name, value in self.arch)

@@ -107,8 +107,10 @@ def test_a_checkpoint_is_the_baseline_and_more_training_stands_beside_it(tmp_pat
     }
     assert front["reference"] == found["onnxruntime float32 w1 kernel=3"].digest
     assert {row["digest"]: row["baseline"] for row in front["rows"]}[further.digest] is False
-    table = " ".join(CliRunner().invoke(app, ["front", str(out)], env={"COLUMNS": "300"}).stdout.split())
-    assert "(baseline, recovered)" in table
+    printed = CliRunner().invoke(app, ["front", str(out)]).stdout
+    variants = " ".join(line.split("│")[2].strip() for line in printed.splitlines() if line.startswith("│"))
+    assert "w1 kernel=3 t2 (baseline, recovered)" in variants
+    table = " ".join(printed.split())
     assert f"its weights are squares.ckpt (state_dict), sha256 {sha256[:12]}" in table
     page = result.report().read_text(encoding="utf-8")
     assert "(baseline, recovered)" in page
