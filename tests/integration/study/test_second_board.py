@@ -95,6 +95,27 @@ def test_a_board_that_runs_with_other_threads_tries_what_is_trained_too(first: P
     assert weights(out) == weights(first / "first") and not [text for text in said if text.startswith("training")]
 
 
+def test_a_plan_lists_first_what_is_trained_and_counts_no_training_that_falls_away(first: Path) -> None:
+    def planned(*changes: tuple[str, str]) -> tuple[tuple[str, ...], dict[str, int | None]]:
+        study = squares_study(first, *CHANGES, *changes)
+        found = edgedeploy.load_study(study).plan(first / "planned", board="second")
+        assert found.tried is not None
+        return found.tried.seeds, {item.phase: item.times for item in found.times if "training" in item.phase}
+
+    seeds, times = planned()
+    assert any(" int8 w0.5 " in seed for seed in seeds)
+    assert times == {"training of the baseline": 1, "training of variants": 1}
+    trained = {item.variant.label for item in Store(first / "first").measurements()}
+    again, times = planned(START)
+    assert set(again) <= trained and times == {"training of the baseline": 0, "training of variants": 0}
+    narrow = ("width = [1.0, 0.5]", "width = [1.0, 0.25]")
+    assert any(" w0.25 " in seed for seed in planned(narrow)[0])
+    seeds, times = planned(START, narrow)
+    assert not [seed for seed in seeds if " w0.25 " in seed], "nothing was trained for it there"
+    assert times == {"training of the baseline": 0, "training of variants": 1}
+    assert not (first / "planned").exists()
+
+
 def test_a_damaged_model_is_left_behind_and_said(first: Path) -> None:
     copy = first / "harmed"
     shutil.copytree(first / "first", copy)
