@@ -69,6 +69,11 @@ def adopt(
     return Adopted(frozenset(models), frozenset(artifacts))
 
 
+def models_of(origin: Origin) -> frozenset[str]:
+    """Digests of the models of measured variants, whole or not."""
+    return frozenset(item.variant.model_digest for item in origin.measurements)
+
+
 def models_to_take(origin: Origin, sums_alike: bool) -> frozenset[str]:
     """Digests of the models that :func:`adopt` would take over into an empty folder. Writes nothing."""
     if flaw_of(origin.store.baseline_weights):

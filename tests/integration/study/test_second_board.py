@@ -11,8 +11,10 @@ import pytest
 from board_kit import squares_study
 
 import edgedeploy
+from edgedeploy.diagnose.doctor import Finding, warm_start_findings
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.search.warmstart import FIRST_TRIALS
+from edgedeploy.spec.study import load_spec
 from edgedeploy.study.front import read_front
 from edgedeploy.study.store import Store
 from edgedeploy.study.warmstart import PREDICTED, RECORD
@@ -114,6 +116,32 @@ def test_a_plan_lists_first_what_is_trained_and_counts_no_training_that_falls_aw
     assert not [seed for seed in seeds if " w0.25 " in seed], "nothing was trained for it there"
     assert times == {"training of the baseline": 0, "training of variants": 1}
     assert not (first / "planned").exists()
+
+
+def test_the_doctor_looks_at_what_a_study_is_to_start_from(first: Path, tmp_path: Path) -> None:
+    def looked(*changes: tuple[str, str]) -> Finding:
+        before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
+        (found,) = warm_start_findings(*load_spec(squares_study(tmp_path, *CHANGES, *changes)))
+        assert {path: path.stat().st_mtime_ns for path in before} == before, "it only reads"
+        return found
+
+    assert warm_start_findings(*load_spec(squares_study(tmp_path, *CHANGES))) == []
+    shutil.copytree(first / "first", tmp_path / "first")
+    well = looked(START)
+    assert well.ok is True and well.found == "squares on here: 3 variants measured, 2 of 2 models whole"
+    gone = looked((START[0], START[1].replace("first", "nowhere")))
+    assert gone.ok is False and "'nowhere' cannot be started from" in gone.found and gone.remedy
+    other = looked(START, ("seed = 1", "seed = 7"))
+    assert other.ok is False and "the seed of 'first' is 1, here it is 7" in other.found
+    path = min((tmp_path / "first").glob("models/*/weights.pt"))
+    path.write_bytes(b"")
+    harmed = looked(START)
+    assert harmed.ok is None and harmed.found.endswith("1 of 2 models whole") and harmed.remedy
+    (tmp_path / "first" / "study.json").write_text("{")
+    assert "it is no JSON" in looked(START).found
+    (tmp_path / "squares.py").write_text("raise ValueError('broken')\n")
+    (broken,) = warm_start_findings(*load_spec(tmp_path / "study.toml"))
+    assert broken.ok is False and "the task cannot be loaded" in broken.found
 
 
 def test_a_damaged_model_is_left_behind_and_said(first: Path) -> None:
