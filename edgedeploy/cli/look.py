@@ -116,10 +116,11 @@ def doctor(
         machine_findings,
         study_findings,
         target_findings,
+        warm_start_findings,
     )
     from edgedeploy.spec.study import load_spec
 
-    spec = None if study is None else load_spec(study)[0]
+    spec, source = (None, None) if study is None else load_spec(study)
     tables = DEFAULT_BOARDS if spec is None else spec.boards
     if board is not None:
         chosen = choose_boards(tables, board)
@@ -128,6 +129,7 @@ def doctor(
 
     def look() -> list[Any]:
         of_study = [] if spec is None else study_findings(spec.task.model_dump(), spec.space)
+        of_study += [] if spec is None or source is None else warm_start_findings(spec, source)
         return [*machine_findings(), *of_study, *target_findings(), *board_findings(tables)]
 
     _show_findings("Doctor", look, as_json)

@@ -22,7 +22,13 @@ from edgedeploy.records.units import human
 from edgedeploy.records.variant import NO_CODEC
 from edgedeploy.runtime.sensors.probe import probe
 from edgedeploy.spec.boards import EMULATED_WORD, BoardTable, emulated_board
+from edgedeploy.spec.source import SpecSource
+from edgedeploy.spec.study import StudySpec
+from edgedeploy.study.adoption import models_of, models_to_take
+from edgedeploy.study.origin import KEY, find_origin
+from edgedeploy.study.outlook import default_folder
 from edgedeploy.targets.registry import demands_of, find_targets, sessions_of
+from edgedeploy.tasks.load import load_task, task_sources
 
 NEEDED: Final = (
     ("torch", "the model", "pip install 'torch>=2.6,<2.14'"),
@@ -77,6 +83,30 @@ def study_findings(task: Mapping[str, Any], space: Mapping[str, Sequence[Any]]) 
         there = importlib.util.find_spec(name) is not None
         findings.append(Finding(f"package {name}", there, use, "" if there else remedy))
     return findings
+
+
+def warm_start_findings(spec: StudySpec, source: SpecSource) -> list[Finding]:
+    """Whether the study that this one is to start from can be started from, and what of it is whole; nothing where none is
+    named. Writes nothing."""
+    named, what = spec.search.warm_start, f"study file, {KEY}"
+    if named is None:
+        return []
+    table, folder = spec.task.model_dump(), source.path.resolve().parent
+    try:
+        task, sources = load_task(table, folder), task_sources(table, folder)
+    except EdgeDeployError as exc:
+        return [
+            Finding(what, False, f"not looked at, as the task cannot be loaded: {exc.asked}: {exc.found}", exc.remedy)
+        ]
+    try:
+        origin = find_origin(spec, source, task, sources, named, default_folder(spec))
+    except EdgeDeployError as exc:
+        return [Finding(what, False, exc.found, exc.remedy)]
+    made = models_of(origin)
+    whole = made & models_to_take(origin, sums_alike=True)
+    text = f"{origin.name}: {len(origin.measurements)} variants measured, {len(whole)} of {len(made)} models whole"
+    remedy = "" if len(whole) == len(made) else "What is not whole is made anew; put a copy of it back to save that"
+    return [Finding(what, True if not remedy else None, text, remedy)]
 
 
 def target_findings() -> list[Finding]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import re
 import stat
@@ -15,9 +14,11 @@ MOST_DEPTH: Final = 64
 """Objects and lists inside one another in JSON: what edgedeploy writes has twelve at most."""
 
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
-_HUGE_NUMBER: Final = re.compile(rb"[0-9]{300}|[eE]\+?[0-9]{3}")
+_HUGE_NUMBER: Final = re.compile(rb"[0-9]{100}|[eE]\+?[0-9]{3}")
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _LARGEST: Final = 2**63
+LARGEST_FLOAT: Final = 1e100
+"""Nothing that is measured has more, and the square of it is a number still."""
 
 
 MOST_FILE_BYTES: Final = 1 << 28
@@ -39,8 +40,8 @@ def read_plain(path: Path, most_bytes: int = MOST_FILE_BYTES) -> bytes:
 def parsed(data: bytes) -> dict[str, Any]:
     """The JSON object in the bytes of a file or an answer that anything may have written.
 
-    Raises ``ValueError`` (also for NaN, infinities, whole numbers beyond 64 bits, halves of characters) and
-    ``RecursionError`` for what is nested deeper than :data:`MOST_DEPTH`.
+    Raises ``ValueError`` (also for NaN, infinities, numbers beyond :data:`LARGEST_FLOAT`, whole numbers beyond 64 bits and
+    halves of characters) and ``RecursionError`` for what is nested deeper than :data:`MOST_DEPTH`.
     """
     value = parsed_value(data)
     if not isinstance(value, dict):
@@ -84,8 +85,8 @@ def _bounded(digits: str) -> int:
 
 def _finite(text: str) -> float:
     value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is too large for a number")
+    if abs(value) > LARGEST_FLOAT:
+        raise ValueError(f"{text[:20]} is too large: at most {LARGEST_FLOAT:g} is read")
     return value
 
 

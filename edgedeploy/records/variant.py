@@ -232,9 +232,22 @@ class Variant:
     def label(self) -> str:
         """Short text for people. It is unique within a study that searches no other settings."""
         parts = [self.target, self.recipe, self.width_label, self.shrink.label]
-        parts += [*(str(value) for _, value in self.arch), f"t{self.threads}", self.served_label, self.power_mode]
-        parts += [self.image_codec]
+        parts += [self.arch_label, f"t{self.threads}", self.served_label, self.power_mode, self.image_codec]
         return " ".join(part for part in parts if part)
+
+    @property
+    def model_label(self) -> str:
+        """Text for people, of the torch model: what of the label :attr:`model_digest` hangs on. A float model is that of all
+        targets and precisions, so it names none."""
+        epochs = "" if self.recovery_epochs is None else f"{self.recovery_epochs}ep"
+        trained = (self.precision, self.training) if self.training else ("elastic",) if self.elastic else ()
+        parts = (self.width_label, self.shrink.label, self.arch_label, *trained, epochs, "recovered" * self.recovered)
+        return " ".join(part for part in parts if part)
+
+    @property
+    def arch_label(self) -> str:
+        """Text for people: the architecture's values. Words stand alone; a number or a boolean says of what it is."""
+        return " ".join(value if isinstance(value, str) else f"{name}={_plainly(value)}" for name, value in self.arch)
 
     @property
     def served_label(self) -> str:
@@ -262,6 +275,11 @@ class Variant:
             *(self.plan.label, tool, self.calibration, cases, tiles, f"shipped {self.storage}" if self.storage else ""),
         )
         return " ".join(part for part in parts if part)
+
+
+def _plainly(value: Scalar) -> str:
+    """As a study file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class _Setting(NamedTuple):

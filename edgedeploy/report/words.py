@@ -120,7 +120,7 @@ def changed_lines(report: Front) -> list[str]:
     """That variants on one front were measured with different code of the task, or under different limits, if they were."""
     told = {TASK_CHANGED: "Two versions of the task are on one front: ", LIMITS_CHANGED: ""}
     return [
-        f"{before}{count} of {len(report.rows)} variants were {mark}."
+        f"{before if count < len(report.rows) else ''}{count} of {len(report.rows)} variants were {mark}."
         for beginning, before in told.items()
         for mark, count in sorted(
             Counter(note for row in report.rows for note in row.notes if note.startswith(beginning)).items()

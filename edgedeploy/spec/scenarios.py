@@ -10,7 +10,16 @@ import random
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from edgedeploy.errors import DataError
 from edgedeploy.records.job import GAP_UNIT, ScenarioPlan
@@ -79,9 +88,15 @@ _S_NS: Final = 1_000_000_000
 
 
 class Table(BaseModel):
-    """A table of a study file: an unknown key is an error."""
+    """A table of a study file: an unknown key is an error, and so is a value of another of TOML's types."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _frozen(cls, value: Any) -> Any:
+        """A list as the tuple that fields hold: strict models take no list for one."""
+        return tuple(value) if isinstance(value, list) else value
 
 
 class ScenarioTable(Table):

@@ -29,7 +29,7 @@ def _one_or_several(given: Any) -> Any:
         isinstance(given, (list, tuple)) and any(isinstance(v, (list, dict)) for v in given)
     ):
         raise ValueError("expected a value or a list of values")
-    return given
+    return tuple(given) if isinstance(given, list) else given
 
 
 Point = dict[str, Annotated[Scalar, BeforeValidator(_one)]]

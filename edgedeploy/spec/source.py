@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -79,31 +80,76 @@ def first_error(exc: ValidationError, source: SpecSource, model: type[BaseModel]
     """The first problem as one line, which quotes no private value of a study file; a ``public`` file has none.
     Unknown keys come first, because other problems may follow from them."""
     problems = sorted(exc.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    problem = problems[0]
-    key = _key_path(problem["loc"]) or "(whole file)"
-    more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
+    places = [_walked(item["loc"], model)[0] for item in problems]
+    first = _deepest(places)
+    problem, place = problems[first], places[first]
+    here = [item for item, found in zip(problems, places, strict=True) if found == place]
+    others = {tuple(found) for found in places if found != place[: len(found)]}
+    key = _key_path(place) or "(whole file)"
+    more = f" ({len(others)} more after this one)" if others else ""
     if problem["type"] == "extra_forbidden":
-        return source.error(
-            key, f"unknown key{more}", nearest(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1], model))
-        )
+        return source.error(key, f"unknown key{more}", nearest(str(place[-1]), _known_keys(place[:-1], model)))
     if problem["type"] == "missing":
         return source.error(key, f"this key is required and missing{more}")
-    text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "tuple_type":
-        one = isinstance(problem["input"], dict) and isinstance(problem["loc"][-1], str)
-        remedy = f"Write [[{problem['loc'][-1]}]], once for each" if one else 'Write it in brackets, such as ["a", "b"]'
+    text = _together([item["msg"].removeprefix("Value error, ") for item in here])
+    if problem["type"] == "tuple_type" and len(here) == 1:
+        one = isinstance(problem["input"], dict) and isinstance(place[-1], str)
+        remedy = f"Write [[{place[-1]}]], once for each" if one else 'Write it in brackets, such as ["a", "b"]'
         return source.error(key, f"{'one table where several may stand' if one else 'expected a list'}{more}", remedy)
-    tables = ".".join(part for part in problem["loc"] if isinstance(part, str))
-    hidden = isinstance(problem["input"], (dict, list)) or not (public or is_public(tables, problem["input"]))
+    tables = ".".join(part for part in place if isinstance(part, str))
+    hidden = isinstance(problem["input"], (dict, list, tuple)) or not (public or is_public(tables, problem["input"]))
     got = "" if hidden or "got" in text else f", but got {problem['input']!r}"
     return source.error(key, f"{text}{got}{more}")
 
 
-def _known_keys(location: Sequence[int | str], model: Any) -> list[str]:
+def _deepest(places: Sequence[Sequence[int | str]]) -> int:
+    """Which problem to tell: the first, or what lies inside it. Of a list where a text may stand too, both kinds have
+    problems, and only that of the list says which entry it is."""
+    inside = [number for number, place in enumerate(places) if place[: len(places[0])] == places[0]]
+    return max(inside, key=lambda number: (len(places[number]), -number))
+
+
+_EXPECTED: Final = "Input should be "
+
+
+def _together(messages: Sequence[str]) -> str:
+    """What one value should be, where it may be of several kinds and is of none."""
+    if len(messages) < 2 or not all(text.startswith(_EXPECTED) for text in messages):
+        return messages[0]
+    kinds = dict.fromkeys(text.removeprefix(_EXPECTED).replace("a valid tuple", "a list") for text in messages)
+    return f"{_EXPECTED}{' or '.join(kinds)}"
+
+
+def _walked(location: Sequence[int | str], model: Any) -> tuple[list[int | str], Any]:
+    """The location as the file has it, and the type of what is there. Where a value may be of several kinds, pydantic puts
+    the name of the kind that it tried into the location, such as ``parameter.str``."""
+    place: list[int | str] = []
+    kind = model
     for part in location:
+        kind = _plain(kind)
         if isinstance(part, int):
+            kind = get_args(kind)[0] if get_origin(kind) in (tuple, list) else kind
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+            kind = fields[part].annotation if part in fields else None
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
             continue
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        annotation = fields[part].annotation
-        model = annotation if isinstance(annotation, type) else annotation.__args__[0]
-    return [field.alias or name for name, field in model.model_fields.items()]
+        place.append(part)
+    return place, _plain(kind)
+
+
+def _plain(kind: Any) -> Any:
+    """The type without what is noted beside it, and without None."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, UnionType):
+        members = [member for member in get_args(kind) if member is not type(None)]
+        return _plain(members[0]) if len(members) == 1 else kind
+    return kind
+
+
+def _known_keys(location: Sequence[int | str], model: Any) -> list[str]:
+    kind = _walked(location, model)[1]
+    return [field.alias or name for name, field in kind.model_fields.items()]

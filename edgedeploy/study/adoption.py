@@ -7,7 +7,7 @@ either folder may be removed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -56,9 +56,8 @@ def adopt(
     """
     if not _take_baseline(origin.store, store, tell):
         return Adopted()
-    variants = [item.variant for item in origin.measurements if sums_alike or not item.variant.training]
     models: set[str] = set()
-    for variant in dict.fromkeys(other for item in variants for other in (item, _twin(item))):
+    for variant in _made_there(origin, sums_alike):
         if variant.model_digest not in models and _take_model(origin.store, store, variant, tell):
             models.add(variant.model_digest)
             _take_elastic(origin.store, store, variant)
@@ -68,6 +67,27 @@ def adopt(
             if item.variant.target in targets and item.variant.model_digest in models:
                 artifacts |= _take_artifact(origin.store, store, item, sums_alike)
     return Adopted(frozenset(models), frozenset(artifacts))
+
+
+def models_of(origin: Origin) -> frozenset[str]:
+    """Digests of the models of measured variants, whole or not."""
+    return frozenset(item.variant.model_digest for item in origin.measurements)
+
+
+def models_to_take(origin: Origin, sums_alike: bool) -> frozenset[str]:
+    """Digests of the models that :func:`adopt` would take over into an empty folder. Writes nothing."""
+    if flaw_of(origin.store.baseline_weights):
+        return frozenset()
+    digests = {variant.model_digest for variant in _made_there(origin, sums_alike)}
+    folders = {digest: origin.store.model_folder(digest) for digest in digests}
+    return frozenset(digest for digest in folders if kept_reference(folders[digest], (), lambda text: None) is not None)
+
+
+def _made_there(origin: Origin, sums_alike: bool) -> Iterable[Variant]:
+    """Variants whose models are of use here, each once: models that were trained to be int8 are made for one kind of
+    sums."""
+    variants = [item.variant for item in origin.measurements if sums_alike or not item.variant.training]
+    return dict.fromkeys(other for item in variants for other in (item, _twin(item)))
 
 
 def _twin(variant: Variant) -> Variant:

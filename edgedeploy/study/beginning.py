@@ -16,7 +16,7 @@ from edgedeploy.boards.arm.board import CLOCKS
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import PARTIAL_PREFIX, write_atomic
 from edgedeploy.interfaces.target import Calibrating, Target
-from edgedeploy.interfaces.task import Split
+from edgedeploy.interfaces.task import Split, Task
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import Clock
 from edgedeploy.records.variant import PRECISIONS
@@ -153,8 +153,8 @@ def study_text(made_of: Beginning) -> str:
     if made_of.task is None:
         task, goal, task_keys = _onnx_task(made_of), list(_AGREEMENT), _calibrations(targets)
     else:
-        task, metric = _python_task(made_of)
-        goal, task_keys = _own_metric(metric), list(_WIDTHS)
+        task, loaded = _python_task(made_of)
+        goal, task_keys = _own_metric(next(iter(loaded.metrics))), [*_WIDTHS, *_architecture(loaded)]
     parts = [
         "# Written by `edgedeploy init`. Every key: docs/reference/keys.md, `edgedeploy schema` for editors.",
         "[study]",
@@ -320,8 +320,22 @@ def _cost(board: BoardTable) -> tuple[str, ...]:
     return _COSTS["wall" if board.machine is None else counted.get(board.machine, "none")]
 
 
-def _python_task(made_of: Beginning) -> tuple[list[str], str]:
-    """The lines of the task, and the first of its metrics."""
+def _architecture(task: Task) -> list[str]:
+    """The task's own parameters, to be taken in: each value of them is a network of its own, which is trained."""
+    return [
+        f"# {_key(name)} = [{', '.join(json.dumps(value, ensure_ascii=False) for value in values)}] "
+        "# of the task's architecture; the baseline's first"
+        for name, values in task.architecture.items()
+        if len(values) > 1
+    ]
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _text(name)
+
+
+def _python_task(made_of: Beginning) -> tuple[list[str], Task]:
+    """The lines of the task, and the task, which has a metric at least."""
     place, colon, factory = str(made_of.task).rpartition(":")
     if not colon or not place.endswith(".py"):
         found = "it names no file and factory"
@@ -337,7 +351,7 @@ def _python_task(made_of: Beginning) -> tuple[list[str], str]:
     ]
     if made_of.model is not None:
         lines.append(f"checkpoint = {_path(made_of, made_of.model)} # the trained weights: the baseline is not trained")
-    return lines, next(iter(loaded.metrics))
+    return lines, loaded
 
 
 def _board(board: BoardTable) -> list[str]:

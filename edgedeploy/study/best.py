@@ -12,6 +12,7 @@ from edgedeploy.evidence.bootstrap import Resampler
 from edgedeploy.evidence.front import rank
 from edgedeploy.evidence.pareto import Candidate, dominates, shortfalls
 from edgedeploy.evidence.pick import Decision, Held, decide, hold
+from edgedeploy.evidence.reasons import nothing_text
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.units import human
@@ -72,18 +73,22 @@ class Best:
         return {*self._baselines, *(member.digest for member in self._members), *likely}
 
     def text(self) -> str | None:
-        """The pick with its objectives, or what comes nearest, which is said to be no more; None while nothing meets the
-        limits."""
+        """The pick with its objectives. Without one, that none is shown, and what comes nearest, named as that; None while
+        nothing meets the limits."""
         decided = self._decided()
         found = self._held.get(decided.featured or "")
         if found is None:
             return None
-        values = (
+        values = ", ".join(
             f"{goal.metric} {human(found.item.metrics[goal.metric], self._metrics[goal.metric].unit)}"
             for goal in self._objectives
         )
-        unshown = "" if decided.order else "; not shown fit to ship"
-        return f"{found.item.variant.label} ({', '.join(values)}{unshown})"
+        named = f"{found.item.variant.label} ({values})"
+        if decided.order:
+            return named
+        if decided.nearest:
+            return f"none is shown fit to ship yet; nearest: {named}"
+        return f"none is shown fit to ship: {nothing_text(decided, {})}; first on the front: {named}"
 
     def _hold(self, item: Measurement) -> Held:
         return hold(item, self._reference, self._rules, self._resampler)

@@ -245,7 +245,7 @@ class Modeller:
         if kept is None:
             return ()
         start = Variant.from_json(kept["variant"])
-        return (f"{STARTED_FROM}{start.width_label} {start.recipe}, model {start.model_digest}",)
+        return (f"{STARTED_FROM}{start.model_label}, model {start.model_digest}",)
 
     def _trained_before(self, variant: Variant, folder: Path) -> Any | None:
         """The model of a folder whose weights are whole though another file of it is not: it need not be trained again."""
@@ -287,7 +287,7 @@ class Modeller:
             f"width {variant.width:g}",
             variant.allocation,
             variant.shrink.label,
-            *map(str, variant.arch_kwargs.values()),
+            variant.arch_label,
             *trained,
             *further,
         )

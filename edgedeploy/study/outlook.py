@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgedeploy.errors import BoardError
 from edgedeploy.interfaces.scores import metrics_of
 from edgedeploy.interfaces.task import ReadyMade, Task, baseline_arch, can_recover, is_trained
+from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Variant
+from edgedeploy.search.warmstart import WarmStart
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import EVALUATION_PHASES, summarise
+from edgedeploy.study.adoption import models_to_take
 from edgedeploy.study.clusters import UNKNOWN, Clusters, clusters_of
 from edgedeploy.study.models import RECORD
+from edgedeploy.study.origin import Origin
 from edgedeploy.study.power import Power, lost_share_line, powers_of
 from edgedeploy.study.preflight import Ready, prepare
 from edgedeploy.study.sources import task_sources
 from edgedeploy.study.store import Store
 from edgedeploy.study.tried import Tried, tried_by
-from edgedeploy.study.warmstart import begins_from, origin_of
+from edgedeploy.study.warmstart import begins_from, origin_of, warm_start
+from edgedeploy.study.whole import flaw_of
 from edgedeploy.tasks.load import load_task
 
 
@@ -52,6 +57,18 @@ class PhaseTime:
             "at_most": self.at_most,
             "why": self.why,
         }
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a new study takes over from the one of that ``name``: the ``baseline``, and ``models`` by their digests."""
+
+    name: str = ""
+    baseline: bool = False
+    models: frozenset[str] = frozenset()
+
+
+NOTHING_TAKEN: Final = Taken()
 
 
 @dataclass(frozen=True)
@@ -118,22 +135,36 @@ def outlook(
     baselines = _baselines(spec, task, ready)
     metrics = spec.metric_table(metrics_of(task))
     powers = powers_of(spec, clusters, metrics, baselines, measured)
-    tried = tried_by(spec, ready, wanted, begun.variants() if begun else ()) if ready else None
+    directions = [metrics[objective.metric].direction for objective in spec.objectives]
+    warm, first, taken = _warm(spec, ready, origin, begun, directions) if ready else (None, (), NOTHING_TAKEN)
+    tried = tried_by(spec, ready, wanted, begun.variants() if begun else (), warm) if ready else None
     share = lost_share_line(spec, clusters, metrics)
     unknown = () if clusters.named or not powers else (UNKNOWN,)
-    first = begins_from(origin, spec, ready.space) if origin and ready else ()
     notes = (*((share,) if share else ()), *unknown, *first, *(ready.notes if ready else ()))
     return Outlook(
         spec.study.name,
         clusters,
         powers,
         tried,
-        _times(task, begun, tried, spec.task.checkpoint is not None),
+        _times(task, begun, tried, spec.task.checkpoint is not None, taken),
         spec.budget.wall_clock,
         str(begun.root) if begun else "",
         unreached,
         notes,
     )
+
+
+def _warm(
+    spec: StudySpec, ready: Ready, origin: Origin | None, begun: Store | None, directions: Sequence[Direction]
+) -> tuple[WarmStart | None, tuple[str, ...], Taken]:
+    """What another study's trials leave of the first ones here, what is worth knowing of it, and what is not trained again.
+    Raises ``DataError`` for a damaged record of a study that was begun."""
+    if origin is None:
+        record = warm_start(begun, spec, ready.space, directions, lambda variant: {}) if begun else None
+        return record, (), NOTHING_TAKEN
+    models = models_to_take(origin, all(origin.sums_as(info) for _, info in ready.boards))
+    warm, line = begins_from(origin, spec, ready.space, directions, models)
+    return warm, (line,), Taken(origin.name, flaw_of(origin.store.baseline_weights) == "", models)
 
 
 def _baselines(spec: StudySpec, task: Task, ready: Ready | None) -> list[Variant]:
@@ -143,7 +174,7 @@ def _baselines(spec: StudySpec, task: Task, ready: Ready | None) -> list[Variant
     return [Variant(target, "float32", 1.0, arch, 1) for target in spec.study.targets]
 
 
-def _times(task: Task, begun: Store | None, tried: Tried | None, given: bool) -> tuple[PhaseTime, ...]:
+def _times(task: Task, begun: Store | None, tried: Tried | None, given: bool, taken: Taken) -> tuple[PhaseTime, ...]:
     """By the account of the folder: the mean of each phase over what has an outcome there. ``given``: a file has the
     baseline's weights."""
     to_do = tried.to_do if tried else None
@@ -159,7 +190,7 @@ def _times(task: Task, begun: Store | None, tried: Tried | None, given: bool) ->
     if why:
         phases = [PhaseTime("build and measurement", None, to_do, why)]
     confirmed = PhaseTime("confirmation", _confirming_s(evaluation), None, "the front decides how many are confirmed")
-    return (*_training(task, begun, tried, given), *phases, confirmed)
+    return (*_training(task, begun, tried, given, taken), *phases, confirmed)
 
 
 def _confirming_s(evaluation: Mapping[str, float | None]) -> float | None:
@@ -167,19 +198,22 @@ def _confirming_s(evaluation: Mapping[str, float | None]) -> float | None:
     return None if None in parts else sum(part for part in parts if part is not None)
 
 
-def _training(task: Task, begun: Store | None, tried: Tried | None, given: bool) -> tuple[PhaseTime, ...]:
+def _training(task: Task, begun: Store | None, tried: Tried | None, given: bool, taken: Taken) -> tuple[PhaseTime, ...]:
     baseline = PhaseTime("training of the baseline", None, 1, "it was not trained yet")
     if isinstance(task, ReadyMade) or is_trained(task) or given:
         baseline = PhaseTime("training of the baseline", None, 0, "its weights are there")
     elif begun is not None and begun.baseline_weights.exists():
         baseline = PhaseTime("training of the baseline", None, 0, "its weights are in the folder")
+    elif taken.baseline:
+        baseline = PhaseTime("training of the baseline", None, 0, f"its weights are taken over from {taken.name}")
     if isinstance(task, ReadyMade):
         return (baseline,)
     if tried is None:
         return (baseline, PhaseTime("training of variants", None, None, "the board was not reached"))
     if not can_recover(task):
         return (baseline, PhaseTime("training of variants", None, 0, "the task has no training that recovers them"))
-    left = [digest for digest in tried.models if begun is None or not (begun.model_folder(digest) / RECORD).is_file()]
+    new = [digest for digest in tried.models if digest not in taken.models]
+    left = [digest for digest in new if begun is None or not (begun.model_folder(digest) / RECORD).is_file()]
     each = [float(item["wall_s"]) for item in begun.model_trainings()] if begun is not None else []
     each_s = sum(each) / len(each) if each else None
     why = "" if each or not left else "no variant was trained yet"

@@ -57,16 +57,36 @@ def changed_sources(store: Store, sources: Mapping[str, str], *, allowed: bool) 
             f"the task's code is that of before {utc} again: nothing was made since",
         )
     listed = ", ".join(f"{name} {_what(kept, sources, name)}" for name in changed)
+    tried = _is_tried(store)
     if not allowed:
         again = "" if back is None else f". It is that of before {changes[back]['utc']} again, but {made} since then"
+        begun = "measured with" if tried else "begun with"
+        old = "the old" if back is None else "the changed"
         raise SpecError(
             f"--resume {store.root}",
-            f"the task's code is not what the study was measured with: {listed}{again}",
-            f"Choose another --out; or put {'the old' if back is None else 'the changed'} files back; or add "
-            "--task-changed: what is measured, trained and stored stays, and the report says that two versions stand on one "
-            "front",
+            f"the task's code is not what the study was {begun}: {listed}{again}{'' if tried else _nothing_yet(store)}",
+            f"Choose another --out; or put {old} files back; or add --task-changed: {_what_stays(store, tried)}",
         )
-    return TaskChange(changed), (f"the task's code changed ({listed}): two versions of it stand on one front now",)
+    versions = "two versions of it stand on one front now" if tried else "nothing was measured with the old one"
+    return TaskChange(changed), (f"the task's code changed ({listed}): {versions}",)
+
+
+def _is_tried(store: Store) -> bool:
+    """Whether a variant has an outcome."""
+    return bool(store.measurements() or store.confirmations() or store.invalid() or store.failures())
+
+
+def _nothing_yet(store: Store) -> str:
+    return "; nothing is measured in it yet" + ("" if store.latest_made() else ", and nothing trained or built")
+
+
+def _what_stays(store: Store, tried: bool) -> str:
+    """What ``--task-changed`` does with what the folder has."""
+    if tried:
+        return "what is measured, trained and stored stays, and the report says that two versions stand on one front"
+    if store.latest_made():
+        return "what is trained and stored with the old code stays, and what is measured says that the code changed"
+    return "there is nothing of the old code to be mixed with"
 
 
 def task_marks(study: Mapping[str, Any]) -> tuple[str, ...]:

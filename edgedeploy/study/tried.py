@@ -12,6 +12,7 @@ from edgedeploy.search.candidates import Candidates
 from edgedeploy.search.knowledge import NO_KNOWLEDGE
 from edgedeploy.search.proposals import seeds_of
 from edgedeploy.search.space import Space
+from edgedeploy.search.warmstart import WarmStart
 from edgedeploy.spec.space import plan_goal
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.preflight import Ready
@@ -73,14 +74,23 @@ class Tried:
         }
 
 
-def tried_by(spec: StudySpec, ready: Ready, trials: int, done: Iterable[Variant]) -> Tried:
-    """``trials`` may be others than the study file's; ``done`` have an outcome."""
+def tried_by(
+    spec: StudySpec, ready: Ready, trials: int, done: Iterable[Variant], warm: WarmStart | None = None
+) -> Tried:
+    """``trials`` may be others than the study file's; ``done`` have an outcome; ``warm`` is what another study leaves of the
+    first ones."""
     space = ready.space
     found = Candidates(space, NO_KNOWLEDGE, spec.study.seed)
+    merged = tuple(_merged(space, found))
+    forbidden = len(found)
+    for target in space.targets:
+        found.add(space.baseline(target))  # it is measured whatever [[never]] says
+    forbidden = len(found) - forbidden
     outcomes = {variant.digest for variant in done if not variant.recovered}
     untouched = {space.baseline_variant(target).model_digest for target in space.targets}
     models = dict.fromkeys(v.model_digest for v in found.variants if v.digest not in outcomes)
-    seeds = dict.fromkeys(space.variant(params).label for params in seeds_of(space))
+    first = [params for params in seeds_of(space) if warm is None or warm.begins_with(params)]
+    seeds = dict.fromkeys(space.variant(params).label for params in first)
     return Tried(
         space.size(),
         len(found),
@@ -90,7 +100,7 @@ def tried_by(spec: StudySpec, ready: Ready, trials: int, done: Iterable[Variant]
         tuple(seeds),
         _kinds(found.variants),
         tuple(digest for digest in models if digest not in untouched),
-        (*ready.left_out, *_pointless(space), *_merged(space, found), *_forbidden(space, found), *_made_later(spec)),
+        (*ready.left_out, *_pointless(space), *merged, *_forbidden(space, found, forbidden), *_made_later(spec)),
     )
 
 
@@ -128,14 +138,15 @@ def _merged(space: Space, found: Candidates) -> Iterable[str]:
         yield f"{allowed - len(found)} of {space.size()} combinations are variants that others are already: {reasons}"
 
 
-def _forbidden(space: Space, found: Candidates) -> Iterable[str]:
+def _forbidden(space: Space, found: Candidates, baselines: int) -> Iterable[str]:
     if not space.never:
         return
     if not found.whole:
         yield f"what [[never]] forbids ({len(space.never)} rules)"
         return
     count = sum(1 for params in space.combinations() if not space.allows(params))
-    yield f"{count} of {space.size()} combinations are forbidden by [[never]]"
+    kept = f"; {baselines} baselines are measured all the same" if baselines else ""
+    yield f"{count} of {space.size()} combinations are forbidden by [[never]]{kept}"
 
 
 def _made_later(spec: StudySpec) -> Iterable[str]:

@@ -8,7 +8,7 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -75,13 +75,21 @@ def take_over(
     return (*dict.fromkeys(told), f"{start}; {_first_trials(len(kept), len(as_run_here(_trained(kept), space)))}")
 
 
-def begins_from(origin: Origin, spec: StudySpec, space: Space) -> tuple[str, ...]:
-    """What a study that is not begun yet would take over from ``origin``, as far as its models are whole."""
-    names = {objective.metric for objective in spec.objectives}
-    measured = [item for item in origin.measurements if not item.variant.recovered and names <= set(item.metrics)]
-    known = [Trained(item.variant, ()) for item in measured]
-    first = _first_trials(len(known), len(as_run_here(known, space)))
-    return (f"starts from {origin.name}, whose baseline and models are taken over where they are whole; {first}",)
+def begins_from(
+    origin: Origin, spec: StudySpec, space: Space, directions: Sequence[Direction], models: Collection[str]
+) -> tuple[WarmStart, str]:
+    """What a study that is not begun yet would begin with, and a line of it; ``models`` are those that it takes over from
+    ``origin``. Writes nothing."""
+    names = [objective.metric for objective in spec.objectives]
+    known = [
+        Trained(item.variant, tuple(item.metrics[name] for name in names))
+        for item in origin.measurements
+        if not item.variant.recovered and set(names) <= set(item.metrics) and item.variant.model_digest in models
+    ]
+    here = as_run_here(known, space)
+    first = _first_trials(len(known), len(here))
+    line = f"starts from {origin.name}, whose baseline and models are taken over where they are whole; {first}"
+    return WarmStart(space, directions, here, [is_on_board(name) for name in names]), line
 
 
 def _first_trials(measured: int, here: int) -> str:

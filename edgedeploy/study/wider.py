@@ -53,8 +53,8 @@ class Wider:
             found = self._nearest(variant, baseline, like)
             kept = {"variant": found.as_json(), "model": found.model_digest} if found else {"variant": None}
             write_json(path, kept)
-            what = f"{found.width_label} {found.recipe}, model {found.model_digest}" if found else _NONE_YET
-            self._note(f"training {variant.width_label} {variant.recipe} starts from {what}")
+            what = f"{found.model_label}, model {found.model_digest}" if found else _NONE_YET
+            self._note(f"training {variant.model_label} starts from {what}")
         if kept["variant"] is None:
             return None
         wider = Variant.from_json(kept["variant"])

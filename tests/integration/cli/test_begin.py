@@ -277,6 +277,12 @@ def test_init_takes_a_task_of_ones_own_and_its_first_metric(place: Path) -> None
     found = written(place / "mine.toml")
     assert found["task"] == {"kind": "python", "object": "my_task.py:make_task"}
     assert found["objectives"][0]["metric"] == "correct"
+    text = (place / "mine.toml").read_text()
+    line = "kernel = [3, 5] # of the task's architecture; the baseline's first\n"
+    assert f"\n# {line}" in text and "kernel" not in found["space"], "what is trained is for the user to take in"
+    (place / "mine.toml").write_text(text.replace(f"# {line}", line))
+    planned = edgedeploy.load_study(place / "mine.toml").plan()
+    assert planned.tried is not None and max(kind.architectures for kind in planned.tried.kinds) == 2
 
 
 @pytest.mark.skipif("checkpoint" not in TaskTable.model_fields, reason="study files have no checkpoint here")

@@ -93,7 +93,7 @@ def test_trainings_start_from_wider_models_and_measurements_say_so(tmp_path: Pat
             assert not wider
         else:
             assert item.variant.width == 0.5 and start["model"] == made[0.75].name
-            assert wider == [f"its training started from the wider model w0.75 float32 1ep, model {made[0.75].name}"]
+            assert wider == [f"its training started from the wider model w0.75 kernel=3 1ep, model {made[0.75].name}"]
 
 
 def test_models_are_trained_while_a_board_that_is_another_machine_measures(

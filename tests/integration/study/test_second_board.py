@@ -11,8 +11,10 @@ import pytest
 from board_kit import squares_study
 
 import edgedeploy
+from edgedeploy.diagnose.doctor import Finding, warm_start_findings
 from edgedeploy.errors import DataError, SpecError
 from edgedeploy.search.warmstart import FIRST_TRIALS
+from edgedeploy.spec.study import load_spec
 from edgedeploy.study.front import read_front
 from edgedeploy.study.store import Store
 from edgedeploy.study.warmstart import PREDICTED, RECORD
@@ -93,6 +95,53 @@ def test_a_board_that_runs_with_other_threads_tries_what_is_trained_too(first: P
     assert "; the first trials are among 3 variants" in next(text for text in said if text.startswith("started from"))
     assert {item.variant.threads for item in Store(out).measurements()} == {other}
     assert weights(out) == weights(first / "first") and not [text for text in said if text.startswith("training")]
+
+
+def test_a_plan_lists_first_what_is_trained_and_counts_no_training_that_falls_away(first: Path) -> None:
+    def planned(*changes: tuple[str, str]) -> tuple[tuple[str, ...], dict[str, int | None]]:
+        study = squares_study(first, *CHANGES, *changes)
+        found = edgedeploy.load_study(study).plan(first / "planned", board="second")
+        assert found.tried is not None
+        return found.tried.seeds, {item.phase: item.times for item in found.times if "training" in item.phase}
+
+    seeds, times = planned()
+    assert any(" int8 w0.5 " in seed for seed in seeds)
+    assert times == {"training of the baseline": 1, "training of variants": 1}
+    trained = {item.variant.label for item in Store(first / "first").measurements()}
+    again, times = planned(START)
+    assert set(again) <= trained and times == {"training of the baseline": 0, "training of variants": 0}
+    narrow = ("width = [1.0, 0.5]", "width = [1.0, 0.25]")
+    assert any(" w0.25 " in seed for seed in planned(narrow)[0])
+    seeds, times = planned(START, narrow)
+    assert not [seed for seed in seeds if " w0.25 " in seed], "nothing was trained for it there"
+    assert times == {"training of the baseline": 0, "training of variants": 1}
+    assert not (first / "planned").exists()
+
+
+def test_the_doctor_looks_at_what_a_study_is_to_start_from(first: Path, tmp_path: Path) -> None:
+    def looked(*changes: tuple[str, str]) -> Finding:
+        before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
+        (found,) = warm_start_findings(*load_spec(squares_study(tmp_path, *CHANGES, *changes)))
+        assert {path: path.stat().st_mtime_ns for path in before} == before, "it only reads"
+        return found
+
+    assert warm_start_findings(*load_spec(squares_study(tmp_path, *CHANGES))) == []
+    shutil.copytree(first / "first", tmp_path / "first")
+    well = looked(START)
+    assert well.ok is True and well.found == "squares on here: 3 variants measured, 2 of 2 models whole"
+    gone = looked((START[0], START[1].replace("first", "nowhere")))
+    assert gone.ok is False and "'nowhere' cannot be started from" in gone.found and gone.remedy
+    other = looked(START, ("seed = 1", "seed = 7"))
+    assert other.ok is False and "the seed of 'first' is 1, here it is 7" in other.found
+    path = min((tmp_path / "first").glob("models/*/weights.pt"))
+    path.write_bytes(b"")
+    harmed = looked(START)
+    assert harmed.ok is None and harmed.found.endswith("1 of 2 models whole") and harmed.remedy
+    (tmp_path / "first" / "study.json").write_text("{")
+    assert "it is no JSON" in looked(START).found
+    (tmp_path / "squares.py").write_text("raise ValueError('broken')\n")
+    (broken,) = warm_start_findings(*load_spec(tmp_path / "study.toml"))
+    assert broken.ok is False and "the task cannot be loaded" in broken.found
 
 
 def test_a_damaged_model_is_left_behind_and_said(first: Path) -> None:

@@ -84,18 +84,18 @@ def test_a_checkpoint_is_the_baseline_and_more_training_stands_beside_it(tmp_pat
     assert not [text for text in said if text.startswith("training baseline")]
     found = rows(out)
     assert found.keys() == {
-        "onnxruntime float32 w1 3",
-        "onnxruntime float32 w0.5 3",
-        "onnxruntime float32 recovered w1 3",
+        "onnxruntime float32 w1 kernel=3",
+        "onnxruntime float32 w0.5 kernel=3",
+        "onnxruntime float32 recovered w1 kernel=3",
     }
-    assert found["onnxruntime float32 w1 3"].metrics["correct"] == correct(task, model)
+    assert found["onnxruntime float32 w1 kernel=3"].metrics["correct"] == correct(task, model)
     kept = torch.load(out / "baseline" / "weights.pt", weights_only=True)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
 
-    further = found["onnxruntime float32 recovered w1 3"]
+    further = found["onnxruntime float32 recovered w1 kernel=3"]
     assert [text.split(":")[0] for text in said if "epoch 1 of 1" in text] == [
-        "training width 0.5 3",
-        "training width 1 3 (baseline, recovered)",
+        "training width 0.5 kernel=3",
+        "training width 1 kernel=3 (baseline, recovered)",
     ]
     assert further.digest in {item.digest for item in Store(out).confirmations()}
     front = json.loads(CliRunner().invoke(app, ["front", str(out), "--json"]).stdout)
@@ -105,10 +105,12 @@ def test_a_checkpoint_is_the_baseline_and_more_training_stands_beside_it(tmp_pat
         "key": "state_dict",
         "sha256": sha256,
     }
-    assert front["reference"] == found["onnxruntime float32 w1 3"].digest
+    assert front["reference"] == found["onnxruntime float32 w1 kernel=3"].digest
     assert {row["digest"]: row["baseline"] for row in front["rows"]}[further.digest] is False
-    table = " ".join(CliRunner().invoke(app, ["front", str(out)], env={"COLUMNS": "300"}).stdout.split())
-    assert "(baseline, recovered)" in table
+    printed = CliRunner().invoke(app, ["front", str(out)]).stdout
+    variants = " ".join(line.split("│")[2].strip() for line in printed.splitlines() if line.startswith("│"))
+    assert "w1 kernel=3 t2 (baseline, recovered)" in variants
+    table = " ".join(printed.split())
     assert f"its weights are squares.ckpt (state_dict), sha256 {sha256[:12]}" in table
     page = result.report().read_text(encoding="utf-8")
     assert "(baseline, recovered)" in page
@@ -175,8 +177,10 @@ def test_a_task_that_builds_trained_weights_needs_no_training(tmp_path: Path) ->
     )
     assert "pruned variants keep the weights that are left: the task has no training that recovers them" in said
     found = rows(out)
-    assert found.keys() == {"onnxruntime float32 w1 3", "onnxruntime float32 w0.5 3"}, "nothing is recovered"
-    assert found["onnxruntime float32 w1 3"].metrics["correct"] == correct(task, model)
+    assert found.keys() == {"onnxruntime float32 w1 kernel=3", "onnxruntime float32 w0.5 kernel=3"}, (
+        "nothing is recovered"
+    )
+    assert found["onnxruntime float32 w1 kernel=3"].metrics["correct"] == correct(task, model)
     assert json.loads((out / "study.json").read_text())["baseline_weights"]["origin"] == "task"
     assert "not trained: its weights are the weights that the task builds" in result.report().read_text(
         encoding="utf-8"
@@ -206,7 +210,7 @@ def test_a_fit_of_the_users_own_trains_and_the_comparison_can_be_asked_for_later
     trained_here = [event.text.split(", loss")[0] for event in events if "epoch" in event.text]
     assert trained_here == [
         *(f"training baseline: epoch {n} of 3" for n in (1, 2, 3)),
-        "training width 0.5 3: epoch 1 of 1",
+        "training width 0.5 kernel=3: epoch 1 of 1",
     ]
     assert len(rows(out)) == 2
     assert result.front.weights == BaselineWeights("training")
@@ -215,11 +219,11 @@ def test_a_fit_of_the_users_own_trains_and_the_comparison_can_be_asked_for_later
     study.write_text(text)
     result, events = run(study, out, confirm=False, resume=True)
     assert [event.text.split(", loss")[0] for event in events if "epoch" in event.text] == [
-        "training width 1 3 (baseline, recovered): epoch 1 of 1"
+        "training width 1 kernel=3 (baseline, recovered): epoch 1 of 1"
     ]
     assert [(event.done, event.total) for event in events if event.kind == "trial"] == [(2, 2)]
-    assert rows(out).keys() - {"onnxruntime float32 w1 3", "onnxruntime float32 w0.5 3"} == {
-        "onnxruntime float32 recovered w1 3"
+    assert rows(out).keys() - {"onnxruntime float32 w1 kernel=3", "onnxruntime float32 w0.5 kernel=3"} == {
+        "onnxruntime float32 recovered w1 kernel=3"
     }
 
     kept = json.loads((out / "study.json").read_text())

@@ -275,6 +275,21 @@ def test_the_digests_of_earlier_releases_stay() -> None:
     assert make(target="openvino", precision="int8", width=0.5, resolution=64).model_digest == "9e65f6ab47ed4c17"
 
 
+def test_a_number_or_a_boolean_of_an_architecture_says_of_what_it_is() -> None:
+    """It was `w1 16 True resize t1`: nobody knew of what."""
+    arch = (("channels", 16), ("deep", True), ("up", "resize"))
+    assert replace(make(target="onnxruntime"), arch=arch).label == (
+        "onnxruntime float32 w1 channels=16 deep=true resize t2"
+    )
+
+
+def test_a_model_is_named_without_what_does_not_make_it() -> None:
+    """A float model is that of every target and precision; one that was trained to be int8 says so."""
+    small = replace(make(target="openvino", precision="int8", width=0.5, resolution=64), recovery_epochs=4)
+    assert small.model_label == "w0.5 resolution=64 resize 4ep"
+    assert replace(small, training="qat").model_label == "w0.5 resolution=64 resize int8 qat 4ep"
+
+
 def test_what_stays_of_a_network_names_it_and_survives_json() -> None:
     variant = make(target="onnxruntime", heads=0.5, depth=0.75)
     assert "heads=0.5 depth=0.75" in variant.label

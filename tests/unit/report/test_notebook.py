@@ -35,7 +35,7 @@ def result() -> StudyResult:
 
 def test_a_result_and_a_front_show_themselves(result: StudyResult) -> None:
     page = result._repr_html_()
-    assert "17 of 20" in page and "Ship openvino int8 w0.75 128 t2." in page
+    assert "17 of 20" in page and "Ship openvino int8 w0.75 resolution=128 t2." in page
     assert "baseline beside it" in page and "Unsupported in build" in page
     table = result.front._repr_html_()
     assert table.count("<tr>") == len(result.front.members) + 1

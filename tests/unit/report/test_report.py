@@ -63,7 +63,7 @@ def test_sections_stand_in_the_order_a_reader_asks(reader: Reader) -> None:
 
 def test_the_answer_names_the_pick_its_numbers_the_reason_and_the_provenance(reader: Reader) -> None:
     top = reader.sections["The answer"]
-    assert "Ship openvino int8 w0.75 128 t2." in top
+    assert "Ship openvino int8 w0.75 resolution=128 t2." in top
     assert re.search(r"Dice mean\s+0.846\s+0.830 to 0.862\s+baseline 0.851", top)
     against = r"Against the baseline on 40 cases, its Dice mean is 0\.005 worse \(shown to be at most 0\.00[67] worse\)"
     assert re.search(against, top)
@@ -240,7 +240,7 @@ class TestTerminal:
         assert [row[0] for row in table.rows].count("*") == 1
         roles = [row[1].partition("(")[2] for row in table.rows if "(" in row[1]]
         assert sorted(roles) == ["baseline of openvino)", "baseline)"]  # no two rows have one name
-        assert table.notes[0].startswith("Ship openvino int8 w0.75 128 t2.")
+        assert table.notes[0].startswith("Ship openvino int8 w0.75 resolution=128 t2.")
         assert any("1 invalid run" in note for note in table.notes)
 
     def test_a_missing_number_is_a_dash(self) -> None:

@@ -88,6 +88,8 @@ MEASUREMENT: Final[dict[str, Content]] = {
     "another schema": changed(schema=2),
     "NaN": inside("metrics", dice_mean=float("nan")),
     "a huge number": inside("metrics", dice_mean=10**400),
+    "a number whose square is none": inside("metrics", dice_mean=1e308),
+    "such a number in a case": changed(cases={"a": {"dice_mean": -1e200}}),
     "a word for a number": inside("metrics", dice_mean="high"),
     "no number": inside("metrics", dice_mean=None),
     "no metrics": lacking("metrics"),

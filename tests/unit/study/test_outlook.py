@@ -68,8 +68,22 @@ def test_it_counts_what_is_tried_and_writes_nothing(study: Path) -> None:
     floats = next(kind for kind in found.tried.kinds if (kind.target, kind.precision) == ("openvino", "float32"))
     assert (floats.widths, floats.architectures, floats.variants) == ((1.0,), 2, 2)
     assert any("4 of 16 combinations are forbidden by [[never]]" in line for line in found.tried.left_out)
-    assert found.tried.seeds[0] == "onnxruntime float32 w1 32 transposed t2"
+    assert found.tried.seeds[0] == "onnxruntime float32 w1 resolution=32 transposed t2"
     assert [item.name for item in study.parent.iterdir()] == ["study.toml"]
+
+
+def test_baselines_are_counted_where_everything_is_forbidden(study: Path) -> None:
+    """They are measured all the same: it was 0 variants."""
+    every = '[[never]]\nprecision = ["float32", "int8"]\n'
+    study.write_text(STUDY.replace('[[never]]\nprecision = "float32"\nwidth = 0.5\n', every))
+    found = load_study(study).plan()
+    assert found.tried is not None and (found.tried.variants, found.tried.to_do) == (2, 2)
+    assert [(kind.target, kind.precision, kind.variants) for kind in found.tried.kinds] == [
+        ("onnxruntime", "float32", 1),
+        ("openvino", "float32", 1),
+    ]
+    line = "16 of 16 combinations are forbidden by [[never]]; 2 baselines are measured all the same"
+    assert line in found.tried.left_out
 
 
 def test_time_is_not_guessed(study: Path) -> None:

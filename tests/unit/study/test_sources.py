@@ -48,6 +48,42 @@ def test_a_changed_helper_is_named_and_refused_with_the_ways_out(
     assert "another --out" in refused.value.remedy and "--task-changed" in refused.value.remedy
 
 
+def test_where_nothing_is_measured_yet_the_refusal_says_so(
+    store: Store, table: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "helper.py").write_text("def make():\n    return 1\n")
+    sources = task_sources(table, tmp_path)
+    with pytest.raises(SpecError) as empty:
+        changed_sources(store, sources, allowed=False)
+    assert "is not what the study was begun with: helper.py changed" in empty.value.found
+    assert empty.value.found.endswith("nothing is measured in it yet, and nothing trained or built")
+    assert empty.value.remedy.endswith("there is nothing of the old code to be mixed with")
+    _, (note,) = changed_sources(store, sources, allowed=True)
+    assert note.endswith("nothing was measured with the old one")
+
+    trained = store.model_folder("ab") / "model.onnx"
+    trained.parent.mkdir(parents=True)
+    trained.write_bytes(b"")
+    with pytest.raises(SpecError) as begun:
+        changed_sources(store, sources, allowed=False)
+    assert begun.value.found.endswith("nothing is measured in it yet")
+    assert "what is trained and stored with the old code stays" in begun.value.remedy
+
+    store.keep(made_up.measurement())
+    with pytest.raises(SpecError, match="is not what the study was measured with") as measured:
+        changed_sources(store, sources, allowed=False)
+    assert "two versions stand on one front" in measured.value.remedy and "yet" not in measured.value.found
+
+
+def test_variants_of_the_changed_code_alone_are_not_called_two_versions(
+    store: Store, table: dict[str, object], tmp_path: Path
+) -> None:
+    edit(store, table, tmp_path, "def make():\n    return 1\n")
+    store.keep(made_up.measurement(notes=task_marks(store.study())))
+    (told,) = (note for note in front_table(read_front(store.root)).notes if TASK_CHANGED in note)
+    assert told.startswith("1 of 1 variants were ")
+
+
 def test_files_that_came_and_went_are_changes_too(store: Store, table: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text("import other\n\ndef make_task():\n    return None\n")
     with pytest.raises(SpecError) as refused:

@@ -102,7 +102,8 @@ def test_it_starts_from_the_nearest_wider_model_and_has_the_widths_of_its_own(tm
     assert {name: value.shape for name, value in narrow.items()} == {n: v.shape for n, v in untrained.items()}
     assert start(tmp_path / "out", at(0.5, 1)) == at(0.75, 1).model_digest
     assert start(tmp_path / "out", at(0.75, 1)) is None, "nothing wider was trained"
-    assert any(f"w0.5 float32 1ep starts from w0.75 float32 1ep, model {at(0.75, 1).model_digest}" in t for t in told)
+    line = f"training w0.5 wide size=16 1ep starts from w0.75 wide size=16 1ep, model {at(0.75, 1).model_digest}"
+    assert line in told
     network = read_json(Store(tmp_path / "out").model_folder(at(0.5, 1).model_digest) / "network.json")
     assert network["start"]["model"] == at(0.75, 1).model_digest
     assert not equal(narrow, made(models, at(0.5, 1, from_wider=False))), "another start is another model"
@@ -117,7 +118,7 @@ def test_higher_rungs_go_on_from_their_own(tmp_path: Path) -> None:
     assert not start_path(store, at(0.5, 2).model_digest).exists()
     assert models.start_notes(at(0.5, 2)) == ()
     models.reference(at(0.4, 1))
-    said = f"its training started from the wider model w0.5 float32 2ep, model {at(0.5, 2).model_digest}"
+    said = f"its training started from the wider model w0.5 wide size=16 2ep, model {at(0.5, 2).model_digest}"
     assert models.start_notes(at(0.4, 2)) == models.start_notes(at(0.4, 1)) == (said,)
     assert models.start_notes(replace(at(0.4, 2), precision="int8", training="qat")) == (said,)
     further = models._further(at(0.5, 2))
