@@ -28,6 +28,7 @@ from edgedeploy.boards.emulated.sshd_config import KEYS_ONLY
 from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import CommandFailed, SpecError, TargetUnavailable, nearest
+from edgedeploy.files import write_atomic
 from edgedeploy.records.board import BoardInfo, Provenance
 
 SERVERS: Final = ("auto", "embedded", "sshd")
@@ -104,7 +105,8 @@ def session_folder(prefix: str) -> Iterator[Path]:
 def reach(folder: Path, port: int, user: str) -> SshTarget:
     """How to reach the server on ``port`` whose keys are in ``folder``."""
     host_key = (folder / "host_key.pub").read_text(encoding="ascii")
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n", encoding="ascii")
+    # another thread may connect meanwhile, and must not find it empty
+    write_atomic(folder / "known_hosts", f"[127.0.0.1]:{port} {host_key}\n".encode("ascii"))
     return SshTarget(
         host="127.0.0.1",
         port=port,
