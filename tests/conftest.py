@@ -121,7 +121,7 @@ MANY_MODULES = 200
 
 
 def _leave_imported_alone() -> None:
-    """Modules and what they define stay to the end: the collector of garbage looked through a million such objects again
+    """Modules and what they define stay to the end: the collector of garbage looked through all of them again
     and again, a tenth of a worker's processor time. New ones are looked through less often too."""
     if len(sys.modules) >= _settled[0] + MANY_MODULES:
         gc.collect()

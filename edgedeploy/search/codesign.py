@@ -272,9 +272,7 @@ class CoDesign:
             if index in wholly_known and index not in self._knowledge.linear:
                 known = weighing.of(wholly_known[index])
                 reference = known.max()
-                if not self._certain.was_asked(
-                    index
-                ):  # the most accurate are often those with the most work, and count too
+                if not self._certain.was_asked(index):  # the most accurate often have the most work, and count too
                     reference += _MARGIN * np.ptp(known) or _MARGIN
             limit = weighing.of(np.array(self._knowledge.limits.get(index, np.nan)))
             references.append(min(reference + 1e-9, np.nan_to_num(limit, nan=np.inf)))
