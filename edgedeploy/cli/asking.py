@@ -13,6 +13,7 @@ import typer
 from edgedeploy.cli.loudness import print_line
 from edgedeploy.cli.options import board_named, images_table
 from edgedeploy.errors import BoardError, DataError, EdgeDeployError, SpecError
+from edgedeploy.files.homes import with_home
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.study.beginning import (
@@ -141,13 +142,13 @@ def _table(word: str, python: str | None) -> BoardTable:
 
 
 def _sound_model(answer: str) -> Path:
-    path = Path(answer).expanduser()
+    path = with_home(answer)
     check_model(path)
     return path
 
 
 def _sound_data(inputs: Sequence[TensorSpec], answer: str) -> Path:
-    path = Path(answer).expanduser()
+    path = with_home(answer)
     check_data(path, inputs)
     return path
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgedeploy.files.homes import with_home
+
 
 def place_of(base: Path, named: str | Path) -> Path:
-    """``named`` relative to ``base``, the study file's folder; ``~`` and ``~user`` are home folders. That of a user whom
-    this host does not know stands as it is written: nothing is found there, and whoever looks says so."""
-    try:
-        return base / Path(named).expanduser()
-    except RuntimeError:
-        return base / named
+    """``named`` relative to ``base``, the study file's folder; a home folder (:func:`with_home`) stays where it is."""
+    return base / with_home(named)

@@ -14,6 +14,7 @@ from typing import Final
 
 from edgedeploy.boards.ssh.openssh import Answer, Question, ask, own_home
 from edgedeploy.errors import SpecError
+from edgedeploy.files.homes import with_home
 from edgedeploy.spec.boards import DEFAULT_PORT
 
 DEFAULT_IDENTITIES: Final = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
@@ -146,7 +147,7 @@ class _Words:
         expanded = self.expand(text)
         if self._question.folder is not None:
             expanded = expanded.replace(f"{own_home()}/.ssh/", "~/.ssh/", 1)
-        return self._home / expanded[2:] if expanded.startswith("~/") else Path(expanded).expanduser()
+        return self._home / expanded[2:] if expanded.startswith("~/") else with_home(expanded)
 
     def _value(self, match: re.Match[str]) -> str:
         token, name = match.groups()
@@ -210,7 +211,7 @@ def user_name() -> str:
 
 
 def _existing(path: str, key: str) -> Path:
-    found = Path(path).expanduser()
+    found = with_home(path)
     if not found.is_file():
         raise SpecError(f"{key} = {path!r}", "there is no such file", "Give the path of a file that exists")
     return found
