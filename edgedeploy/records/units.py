@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from decimal import Context, Decimal
 from typing import Final
 
 _SCALES: Final[Mapping[str, Mapping[str, float]]] = {
@@ -35,6 +36,16 @@ _EXAMPLES: Final[Mapping[str, str]] = {
 
 _TEXT = re.compile(r"\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z\u00b5\u03bc%/*]*)\s*")
 
+_SHOWN: Final[Mapping[str, Sequence[tuple[str, float]]]] = {
+    "ns": (("s", 1e9), ("ms", 1e6), ("\N{MICRO SIGN}s", 1e3)),
+    "bytes": (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)),
+}
+"""Units that a number is shown in from 1 on, the largest first."""
+
+_FIXED: Final[Mapping[str, Decimal]] = {"": Decimal("0.001"), "B": Decimal(1)}
+"""Distance of the numbers that are shown by decimals, by the unit shown. All others have three significant digits."""
+
+_THREE_DIGITS: Final = Context(prec=3)
 
 _MICRO: Final = str.maketrans({"\N{MICRO SIGN}": "u", "\N{GREEK SMALL LETTER MU}": "u"})
 
@@ -74,33 +85,33 @@ def decimal(value: float, digits: int = 3) -> str:
 
 def human(value: float, unit: str) -> str:
     """Short text with a unit people read: ``12.3 ms``, ``3.91 MB``, ``0.742``."""
-    if unit == "ns":
-        for name, scale in (("s", 1e9), ("ms", 1e6), ("\N{MICRO SIGN}s", 1e3)):
-            if abs(value) >= scale:
-                return f"{value / scale:.3g} {name}"
-        return f"{value:.3g} ns"
-    if unit == "bytes":
-        for name, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-            if abs(value) >= scale:
-                return f"{value / scale:.3g} {name}"
-        return f"{value:.0f} B"
     if unit == "1":
         return decimal(value)
-    return f"{value:.3g} {unit}"
+    for name, scale in _SHOWN.get(unit, ()):
+        text = f"{value / scale:.3g}"
+        if abs(float(text)) >= 1:  # of the text: 999.6 KB are 1 MB, not 1e+03 KB
+            return f"{text} {name}"
+    return f"{value:.0f} B" if unit == "bytes" else f"{value:.3g} {unit}"
 
 
 def human_limit(value: float, unit: str, *, at_most: bool) -> str:
-    """As :func:`human`, for a limit that ``value`` is to meet: rounded up for an upper limit, down for a lower one, where
-    the nearest short text would leave it outside."""
-    shown, sign = value, 1 if at_most else -1
-    step = 2e-4 if unit == "1" and abs(value) >= 1e-3 else max(2e-4 * abs(value), 0.2 if unit == "bytes" else 0.0)
-    for _ in range(64):  # half a unit of the third digit is 25 steps at most
-        text = human(shown, unit)
-        try:
-            inside = sign * parse_quantity(text, unit) >= sign * value
-        except ValueError:  # a task's own unit that cannot be written as a limit
+    """As :func:`human`, for a limit that ``value`` is to meet: the next number of as many digits, above for an upper limit
+    and below for a lower one, where the nearest one would leave it outside."""
+    text = human(value, unit)
+    try:
+        read = parse_quantity(text, unit)
+        if read >= value if at_most else read <= value:
             return text
-        if inside:
-            return text
-        shown += sign * step
-    return f"{value!r} {unit if unit != '1' else ''}".rstrip()
+        number, _, name = text.partition(" ")
+        step = None if unit == "1" and abs(value) < 1e-3 else _FIXED.get(name)
+        following = parse_quantity(f"{_following(Decimal(number), step, up=at_most)} {name}", unit)
+        return human(following, unit)  # 1000 of a unit are 1 of the next
+    except ValueError:  # a task's own unit that cannot be written as a limit
+        return text
+
+
+def _following(shown: Decimal, step: Decimal | None, *, up: bool) -> Decimal:
+    """The next number that :func:`human` can show: by a fixed ``step``, or of three significant digits."""
+    if step is not None:
+        return shown + step if up else shown - step
+    return _THREE_DIGITS.next_plus(shown) if up else _THREE_DIGITS.next_minus(shown)
