@@ -100,18 +100,17 @@ def init(
 
 def _write_checked(made_of: Any) -> None:
     """Write the study file if everything but the board is in order; a board that does not answer is said."""
-    from edgedeploy.api import load_study
+    from edgedeploy.api import Study
+    from edgedeploy.spec.study import parse_spec
     from edgedeploy.study.beginning import study_text, written
     from edgedeploy.study.oneshot.model import for_command
 
     text = study_text(made_of)
-    with written(made_of.out, text) as part:
+    with written(made_of.out, text):
         try:
-            info = load_study(part).check()
+            info = Study(*parse_spec(text, made_of.out)).check()  # under the name that the user gave
         except (SpecError, DataError) as exc:
-            told = for_command(exc, made_of.data, "--data") if made_of.data else exc
-            asked = told.asked.replace(str(part), str(made_of.out))  # the part is gone, and nobody named it
-            raise type(told)(asked, told.found, told.remedy) from None
+            raise (for_command(exc, made_of.data, "--data") if made_of.data else exc) from None
         except BoardError as exc:
             print_line(f"The study file is in order. Its board does not answer yet: {exc}")
         else:

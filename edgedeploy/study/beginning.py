@@ -187,16 +187,16 @@ def study_text(made_of: Beginning) -> str:
 
 
 @contextmanager
-def written(out: Path, text: str) -> Iterator[Path]:
-    """The study file beside its place, from where its relative paths lead to the same files. It gets there when the block
-    ends, and is removed when the block raises. Raises ``SpecError`` where it cannot be written."""
+def written(out: Path, text: str) -> Iterator[None]:
+    """The study file beside its place, whose folder is there for relative paths. It gets there when the block ends, and is
+    removed when the block raises. Raises ``SpecError`` where it cannot be written."""
     part = out.with_name(f"{PARTIAL_PREFIX}{out.name}")
     try:
         write_atomic(part, text.encode())
     except OSError as exc:
         raise SpecError(f"--out {out}", exc.strerror or str(exc), "Choose another path") from None
     try:
-        yield part
+        yield
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import edgedeploy
 from edgedeploy.cli import begin
 from edgedeploy.cli.app import app
-from edgedeploy.errors import EdgeDeployError
+from edgedeploy.errors import Advice, EdgeDeployError, Setting, SpecError
 from edgedeploy.evidence.noninferiority import LEVEL, share_upper
 from edgedeploy.records.metrics import Clock
 from edgedeploy.spec.boards import board_of_word
@@ -124,6 +124,19 @@ def test_an_error_about_the_new_file_names_it_as_the_user_did(place: Path) -> No
     with pytest.raises(EdgeDeployError) as told:
         run("init", "--model", "m.onnx", "--data", "cases", "--board", "local", "--name", "x" * 200, "--out", "a.toml")
     assert "a.toml:" in str(told.value) and ".part-" not in str(told.value)
+
+
+def test_an_error_of_the_check_is_told_with_all_that_it_carries(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SpecError(Setting("space.kernel"), "no network has it", Advice("Write", {"kernel": "[3]"}))
+
+    def refuse(study: edgedeploy.Study) -> None:
+        raise found
+
+    monkeypatch.setattr(edgedeploy.Study, "check", refuse)
+    run("recipe", "my_task.py", "--out", ".", "--quiet")
+    with pytest.raises(EdgeDeployError) as told:
+        run("init", "--task", "my_task.py:make_task", "--board", "local", "--out", "a.toml")
+    assert told.value is found
 
 
 def test_on_a_terminal_what_is_missing_is_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
