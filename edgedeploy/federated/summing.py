@@ -61,11 +61,11 @@ class SiteSums:
         return self._stage(asked, own)
 
     def _check(self, asked: SumAsked) -> None:
-        found = _fault(asked, self.least)
-        if found.startswith("a sum of"):
+        sites = _sites(asked)
+        if sites is not None and sites < self.least:
             remedy = f"[leaves] least_sites is {self.least}: others that answer can take their own parts off a sum"
-            raise HistogramsStay("a sum of histograms", found, remedy)
-        if found:
+            raise HistogramsStay("a sum of histograms", f"a sum of {sites} sites", remedy)
+        if found := _fault(asked, self.least):
             raise DataError("a stage of a secure sum", found, "Both ends must be of one release")
 
     def _observed(self, release: str, network: str, observe: Callable[[], Histograms]) -> Histograms:
@@ -111,19 +111,23 @@ def require_flower() -> None:
         import flwr  # noqa: F401
 
 
+def _sites(asked: SumAsked) -> int | None:
+    """How many sites the sum would be of, where the stage says so."""
+    if asked.stage == "setup":
+        return None if asked.parameters is None else asked.parameters.sample_num
+    if asked.stage == "share_keys":
+        return len({pair.node for pair in asked.keys})
+    if asked.stage == "collect_masked_vectors":
+        return len({*asked.sources} - {asked.node}) + 1
+    return len({*asked.active}) if asked.stage == "unmask" else None
+
+
 def _fault(asked: SumAsked, least: int) -> str:
-    """What is wrong with a question; empty for nothing. Begins with "a sum of" for too few sites."""
+    """What is wrong with a question beside the number of sites; empty for nothing."""
     if asked.stage == "setup":
         return _fault_of(asked.parameters, least)
-    if asked.stage == "share_keys" and len({pair.node for pair in asked.keys}) < least:
-        return f"a sum of {len(asked.keys)} sites"
-    if asked.stage == "collect_masked_vectors" and len({*asked.sources} - {asked.node}) + 1 < least:
-        return f"a sum of {len(asked.sources) + 1} sites"
-    if asked.stage == "unmask":
-        if {*asked.active} & {*asked.dead}:
-            return "a site is named as present and as gone: both shares together would open its values"
-        if len({*asked.active}) < least:
-            return f"a sum of {len(asked.active)} sites"
+    if asked.stage == "unmask" and {*asked.active} & {*asked.dead}:
+        return "a site is named as present and as gone: both shares together would open its values"
     return ""
 
 
@@ -132,8 +136,6 @@ def _fault_of(found: Parameters | None, least: int) -> str:
 
     if found is None:
         return "the sum has no parameters"
-    if found.sample_num < least:
-        return f"a sum of {found.sample_num} sites"
     if found.share_num != found.sample_num or not least <= found.threshold <= found.sample_num:
         return f"{found.threshold} of {found.share_num} shares would open values of {found.sample_num} sites"
     if (found.clipping_range, found.mod_range, found.max_weight) != (SumSettings.clip, 1 << MODULUS_BITS, 1.0):

@@ -23,6 +23,7 @@ _POOL_WAIT_S: Final = 120.0
 CONNECTIONS: Final = 10
 """To a server, kept open and shared by all boards' threads: a new one for each step costs the server a process."""
 
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FAILURES: Final = (sa_exc.SQLAlchemyError, sqlite3.Error)
 Answer = TypeVar("Answer")
 
@@ -117,7 +118,7 @@ class Database:
             except sa_exc.IntegrityError:
                 raise
             except _FAILURES as exc:
-                damaged = "malformed" in str(exc) or "not a database" in str(exc)
+                damaged = getattr(_innermost(exc), "sqlite_errorcode", 0) & 0xFF in _DAMAGED  # its low byte: the kind
                 if pause_s is None or damaged:
                     raise StorageError(
                         self.what, first_line(_innermost(exc)), _remedy(self.place, damaged, self._read_only)

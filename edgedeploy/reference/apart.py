@@ -20,6 +20,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.reference.export import Reference, reference_outputs
 from edgedeploy.reference.safety import Limits, run_limited
 from edgedeploy.reference.take_in import CPU_S, child_command, memory_bytes
+from edgedeploy.runtime.faults import lacks_memory
 
 TOGETHER_BYTES: Final = 64 << 20
 """Cases that are run by one process: so many bytes of inputs, or a few more."""
@@ -84,8 +85,6 @@ def main() -> None:
     import sys
     from pathlib import Path
 
-    from edgedeploy.reference.take_in_child import OUT_OF_MEMORY
-
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
     source = sys.stdin.buffer
@@ -97,8 +96,7 @@ def main() -> None:
             pass
     except Exception as exc:  # onnxruntime's exceptions derive from Exception alone
         text = (str(exc) or type(exc).__name__).splitlines()[0][:300]
-        short = isinstance(exc, MemoryError) or any(words in str(exc) for words in OUT_OF_MEMORY)
-        answer = {"found": "it asks for more memory than it may" if short else f"it cannot be run: {text}"}
+        answer = {"found": "it asks for more memory than it may" if lacks_memory(exc) else f"it cannot be run: {text}"}
     answers.write(json.dumps(answer).encode())
     answers.flush()
     os._exit(0)  # destructors of runtimes have nothing to add

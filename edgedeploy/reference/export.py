@@ -32,7 +32,7 @@ from edgedeploy.reference.copies import baked, copied
 from edgedeploy.reference.parity import compare, within
 from edgedeploy.reference.randomness import check_random_nodes, check_repeatable
 from edgedeploy.reference.safety import check_onnx
-from edgedeploy.reference.translate import causes, first_line, translated, untraceable
+from edgedeploy.reference.translate import causes, first_line, nodes_named, translated, untraceable
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sessions.clips import clip_outputs, run_clip
 
@@ -307,7 +307,7 @@ def open_onnx(path: Path, threads: int, *, as_written: bool = False, settings: M
     for key, value in (settings or {}).items():
         options.add_session_config_entry(key, value)
     asked = f"{path.name} in ONNX Runtime {ort.__version__}"
-    with graph.nodes_named(path), translated(asked, "Replace the operator it names", Unsupported):
+    with nodes_named(path), translated(asked, "Replace the operator it names", Unsupported):
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from edgedeploy.errors import BuildError, Unsupported
+from edgedeploy.errors import BuildError
 from edgedeploy.records.artifact import TensorSpec
 
 _COUNTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -89,29 +86,6 @@ def graph_outputs(model: Any) -> tuple[TensorSpec, ...]:
 def foreign_node(model: Any) -> Any | None:
     """The first node outside the standard operator set; None when there is none."""
     return next((node for node in model.graph.node if node.domain not in ("", "ai.onnx")), None)
-
-
-def with_node(message: str, model: Any) -> str:
-    """``message``, with the node's name added when it names only an operator, as some toolchains do."""
-    for node in model.graph.node:
-        if re.search(rf"\b{re.escape(node.op_type)}\b", message) and node.name not in message:
-            return f"{message} (node {node.name!r})"
-    return message
-
-
-@contextmanager
-def nodes_named(path: Path) -> Iterator[None]:
-    """Adds the node's name to an ``Unsupported`` raised inside, when its message names only an operator."""
-    import onnx
-
-    try:
-        yield
-    except Unsupported as exc:
-        try:
-            found = with_node(exc.found, onnx.load(str(path), load_external_data=False))
-        except Exception:  # a file that is no model has no nodes; protobuf's exception has no public name
-            found = exc.found
-        raise Unsupported(exc.asked, found, exc.remedy) from exc
 
 
 def opset_of(model: Any) -> int:

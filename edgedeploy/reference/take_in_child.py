@@ -13,9 +13,7 @@ from typing import Any
 
 from edgedeploy.errors import DataError, EdgeDeployError, TargetUnavailable, Unsupported
 from edgedeploy.records.artifact import TensorSpec
-
-OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "BFCArena", "out of memory")
-"""What ONNX Runtime says where memory ends."""
+from edgedeploy.runtime.faults import lacks_memory
 
 
 def main() -> None:
@@ -60,8 +58,7 @@ def _specs(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
 
 
 def _told(exc: EdgeDeployError, order: dict[str, Any]) -> dict[str, Any]:
-    said = [str(cause) for cause in _causes(exc)]  # a library's own words: it has no type for it
-    return _answer(_exhausted(order, exc) if any(words in text for text in said for words in OUT_OF_MEMORY) else exc)
+    return _answer(_exhausted(order, exc) if any(map(lacks_memory, _causes(exc))) else exc)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -1,8 +1,13 @@
-"""Turns exceptions of toolchains into errors of this project."""
+"""Turns exceptions of toolchains into errors of this project, and reads what they say in words alone.
+
+No toolchain has a type or a field for the node that it refuses, or for what changes in a message from one time to the next:
+all that is read out of messages is read here, and ``tests/contract/targets/test_messages.py`` fails where a release says it
+otherwise."""
 
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import sysconfig
 import traceback
@@ -10,12 +15,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
-from edgedeploy.errors import BuildError, EdgeDeployError
+from edgedeploy.errors import BuildError, EdgeDeployError, Unsupported
 
 _PREAMBLE: Final = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
 """OpenVINO's messages begin with such lines; the cause comes after them."""
+
+_PASSING: Final = re.compile(r"0x[0-9a-f]+|(?<=_)\d+|\S*/")
+"""Parts in which two equal messages may differ: addresses, counters that grow within a process, temporary folders."""
 
 _TOOLS: Final = ("torch", "torchao", "torch_pruning", "onnx", "onnx_ir", "onnxscript", "numpy", "edgedeploy")
 """Packages whose lines say nothing to a user about the user's own code."""
@@ -40,6 +48,34 @@ def first_line(exc: BaseException) -> str:
     """The first line of a toolchain's message after its preamble; the exception's class name when there is none."""
     lines = (line.strip() for line in str(exc).splitlines())
     return next((line for line in lines if line and not line.startswith(_PREAMBLE)), type(exc).__name__)[:400]
+
+
+def lasting(message: str) -> str:
+    """A toolchain's message without the parts that differ when it says the same again."""
+    return _PASSING.sub("", message)
+
+
+def with_node(message: str, model: Any) -> str:
+    """``message``, with the node's name added when it names only an operator, as some toolchains do."""
+    for node in model.graph.node:
+        if re.search(rf"\b{re.escape(node.op_type)}\b", message) and node.name not in message:
+            return f"{message} (node {node.name!r})"
+    return message
+
+
+@contextmanager
+def nodes_named(path: Path) -> Iterator[None]:
+    """Adds the node's name to an ``Unsupported`` raised inside, when its message names only an operator."""
+    import onnx
+
+    try:
+        yield
+    except Unsupported as exc:
+        try:
+            found = with_node(exc.found, onnx.load(str(path), load_external_data=False))
+        except Exception:  # a file that is no model has no nodes; protobuf's exception has no public name
+            found = exc.found
+        raise Unsupported(exc.asked, found, exc.remedy) from exc
 
 
 def causes(exc: BaseException) -> list[BaseException]:

@@ -8,8 +8,9 @@ import re
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 _OUT_OF_MEMORY = re.compile(
-    r"bad_alloc|out of memory|cannot allocate memory|failed to allocate memory|bad allocation", re.IGNORECASE
+    r"bad_alloc|bad allocation|out of memory|cannot allocate memory|failed to allocate|BFCArena", re.IGNORECASE
 )
+"""What runtimes say where memory ends: they have no type for it."""
 
 _NOT_LOADED = re.compile(
     r"static TLS block|cannot open shared object file|undefined symbol|GLIBC(XX)?_|version `[^']+' not found"
@@ -74,6 +75,11 @@ class BundleError(Exception):
         return {"refused": self.reason, "message": self.message, "remedy": self.remedy}
 
 
+def lacks_memory(exc: BaseException) -> bool:
+    """Whether ``exc`` says that there was no more memory."""
+    return isinstance(exc, MemoryError) or _OUT_OF_MEMORY.search(str(exc)) is not None
+
+
 def from_exception(exc: BaseException, cause: str) -> RuntimeFault:
     """``exc`` as a fault. A missing module, one that does not load, lack of memory and a full disk have their own codes;
     anything else gets ``cause``."""
@@ -84,7 +90,7 @@ def from_exception(exc: BaseException, cause: str) -> RuntimeFault:
         return RuntimeFault("runtime_missing", text)
     if isinstance(exc, ImportError) or _NOT_LOADED.search(text):
         return RuntimeFault("runtime_broken", text)
-    if isinstance(exc, MemoryError) or _OUT_OF_MEMORY.search(text):
+    if lacks_memory(exc):
         return RuntimeFault("memory_exceeded", text)
     if isinstance(exc, OSError) and exc.errno in DISK_ERRNOS:
         return RuntimeFault("disk_full", text)

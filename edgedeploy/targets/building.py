@@ -13,8 +13,7 @@ from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
 from edgedeploy.reference.export import describe
-from edgedeploy.reference.graph import nodes_named
-from edgedeploy.reference.translate import translated
+from edgedeploy.reference.translate import nodes_named, translated
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.common import calibration_feeds, check_outputs, no_cases, probe_feed, staged_artifact

@@ -8,7 +8,6 @@ memory, races, crashes).
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,10 @@ from typing import Final
 
 from edgedeploy.errors import BuildError, Unrepeatable
 from edgedeploy.records.artifact import Artifact
+from edgedeploy.reference.translate import lasting
 
 BUILDS: Final = 3
 """At most this many builds of one artifact."""
-
-_PASSING: Final = re.compile(r"0x[0-9a-f]+|(?<=_)\d+|\S*/")
-"""Parts in which two equal failures may differ: addresses, counters that grow within a process, temporary folders."""
 
 
 def build_steadily(
@@ -59,7 +56,7 @@ def alike(first: BuildError, second: BuildError) -> bool:
 
 
 def _told(failure: BuildError) -> tuple[str, str]:
-    return _PASSING.sub("", failure.asked), _PASSING.sub("", failure.found)
+    return lasting(failure.asked), lasting(failure.found)
 
 
 def _empty(folder: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from edgedeploy.errors import TargetUnavailable, Unsupported
 from edgedeploy.files import lock_file
 from edgedeploy.interfaces.target import BuildRequest
-from edgedeploy.reference import graph
+from edgedeploy.reference.translate import with_node
 
 PACKAGE: Final = "onnx2tf>=2.6,<3"
 INTERPRETER_VARIABLE: Final = "EDGEDEPLOY_ONNX2TF_PYTHON"
@@ -88,7 +88,7 @@ def convert(request: BuildRequest, desk: Path) -> tuple[Path, str]:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=desk)
     path = made / "model_float32.tflite"
     if done.returncode or not path.is_file():
-        found = graph.with_node(_said(done), _nodes(request.reference))
+        found = with_node(_said(done), _nodes(request.reference))
         asked = f"{request.reference.name} in onnx2tf {version}"
         raise Unsupported(asked, found, "Replace the operator it names, or give the torch model")
     return path, version

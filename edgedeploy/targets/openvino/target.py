@@ -25,11 +25,10 @@ from edgedeploy.records.artifact import Artifact
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, WEIGHTS_ONLY, Int8Scheme, assign
 from edgedeploy.reference.batches import open_model_batch
 from edgedeploy.reference.external import save, weights_file
-from edgedeploy.reference.graph import nodes_named
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
 from edgedeploy.reference.safety_child import outline
 from edgedeploy.reference.skips import input_skips
-from edgedeploy.reference.translate import translated
+from edgedeploy.reference.translate import nodes_named, translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import check_batch, check_outputs, first_feed, look_for, probe_feed, staged_artifact
 from edgedeploy.targets.openvino.compact import save_compact

@@ -179,6 +179,15 @@ def test_a_damaged_journal_is_told_and_left(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_journal_whose_tables_are_damaged_is_told_as_one(path: Path) -> None:
+    with closing(other(path, ME)) as opened:
+        opened.begin(NIGHT, 3600.0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    with pytest.raises(StorageError, match=r"malformed.*Put a copy of it back"), closing(other(path, ME)) as opened:
+        opened.jobs(NIGHT)
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", '{"entry": 1}', "[" * 5000])
 def test_a_row_that_was_damaged_is_named(journal: Journal, path: Path, text: str) -> None:
     journal.claim(NIGHT, KEYS[0])
