@@ -24,7 +24,8 @@ def audit(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Parts: residuals, triggers, disagreement, robustness, text, membership.", show_default=False
+            help="One of residuals, triggers, disagreement, robustness, text, membership; may be given again (all).",
+            show_default=False,
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="What each part may take at most.")] = 5.0,

@@ -14,10 +14,10 @@ ModelOrArtifact = Annotated[
     Path, typer.Argument(help="An .onnx file, or a folder from quantize or export.", show_default=False)
 ]
 BuildFor = Annotated[
-    str,
+    list[str],
     typer.Option(
         "--target",
-        help="What to build for: `edgedeploy targets` lists them.",
+        help="What to build for, one of `edgedeploy targets`.",
         show_default=False,
         autocompletion=complete_target,
     ),

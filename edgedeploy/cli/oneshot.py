@@ -44,6 +44,7 @@ from edgedeploy.cli.options import (
     ValueRange,
     board_named,
     images_table,
+    one_target,
     pick_or_variant,
 )
 
@@ -82,7 +83,7 @@ def quantize(
 
     made = make(
         model,
-        target=target,
+        target=one_target(target),
         precision=precision,
         out=out_folder,
         calibration=calibration,
@@ -107,7 +108,7 @@ def quantize(
 def measure(
     model: ModelOrArtifact,
     board: BoardWord = None,
-    target: BuiltFor = "onnxruntime",
+    target: BuiltFor = None,
     precision: BuiltIn = "float32",
     inputs: Inputs = None,
     colour: Colour = None,
@@ -138,7 +139,7 @@ def measure(
     found = run(
         model,
         board_named(board, study, board_python),
-        target=target,
+        target=one_target(target or ["onnxruntime"]),
         precision=precision,
         inputs=inputs,
         images=images_table(colour, mean, std, value_range, page),

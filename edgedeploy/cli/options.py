@@ -51,7 +51,13 @@ BoardWord = Annotated[
     ),
 ]
 BuiltFor = Annotated[
-    str, typer.Option("--target", help="What an .onnx file is built for.", autocompletion=complete_target)
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="What an .onnx file is built for, one target (onnxruntime).",
+        show_default=False,
+        autocompletion=complete_target,
+    ),
 ]
 BuiltIn = Annotated[
     str,
@@ -64,7 +70,9 @@ BuiltIn = Annotated[
 Shapes = Annotated[
     list[str] | None,
     typer.Option(
-        "--shape", help="Shape of an input that the model leaves open: image=1,3,320,320.", show_default=False
+        "--shape",
+        help="Shape of an input that the model leaves open: image=1,3,320,320; may be given again.",
+        show_default=False,
     ),
 ]
 Colour = Annotated[
@@ -98,6 +106,15 @@ StudyFile = Annotated[
 BoardPython = Annotated[
     str | None, typer.Option("--board-python", help="Python on the board (python3).", show_default=False)
 ]
+
+
+def one_target(named: list[str]) -> str:
+    """The target of a command that builds one artifact. Raises ``SpecError`` where several are named: the last one would be
+    built, and the others be missed."""
+    if len(named) > 1:
+        asked = " ".join(f"--target {name}" for name in named)
+        raise SpecError(asked, "one artifact is for one target", "Name one, and run the command once for each")
+    return named[0]
 
 
 Pick = Annotated[bool, typer.Option("--pick", help="The study's pick.")]

@@ -44,6 +44,8 @@ def parse_shapes(given: list[str]) -> dict[str, tuple[int, ...]]:
         match = SHAPE.fullmatch(text.replace(" ", ""))
         if match is None:
             raise SpecError("--shape", f"got {text!r}", "For example --shape image=1,3,320,320")
+        if match["name"] in shapes:
+            raise SpecError("--shape", f"input {match['name']} is named twice", "Give each input's shape once")
         shapes[match["name"]] = tuple(int(size) for size in re.split("[,x]", match["sizes"]))
     return shapes
 
