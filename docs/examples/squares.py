@@ -20,7 +20,9 @@ SIDE = 16
 class Squares:
     name = "squares"
     architecture: Mapping[str, Sequence[Any]] = {"kernel": (3, 5)}
-    metrics: Mapping[str, MetricInfo] = {"correct": MetricInfo("maximize", "1", "share of right answers")}
+    metrics: Mapping[str, MetricInfo] = {
+        "correct": MetricInfo("maximize", "1", "share of right answers", yes_or_no=True)
+    }
     baseline_recipe = TrainRecipe(epochs=3, batch_size=8, learning_rate=1e-2, warmup_epochs=0.2)
     recovery_recipe = TrainRecipe(epochs=1, batch_size=8, learning_rate=5e-3, warmup_epochs=0.2, distill_weight=0.5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from edgedeploy.errors import SpecError
@@ -74,7 +75,7 @@ def names_groups(task: Grouped) -> bool:
 
 
 def metrics_of(task: Task) -> dict[str, MetricInfo]:
-    """The metrics of cases and those of the split. Raises ``SpecError`` when one name stands for both."""
+    """The metrics of cases and those of the split, which no case has. Raises ``SpecError`` when one name stands for both."""
     of_split = task.split_metrics if isinstance(task, ScoresSplit) else {}
     double = sorted(set(task.metrics) & set(of_split))
     if double:
@@ -83,4 +84,4 @@ def metrics_of(task: Task) -> dict[str, MetricInfo]:
             "`metrics` and `split_metrics` both have it",
             "Give one of them another name: the mean over cases and the score of a split are two numbers",
         )
-    return {**task.metrics, **of_split}
+    return {**task.metrics, **{name: replace(info, yes_or_no=False) for name, info in of_split.items()}}

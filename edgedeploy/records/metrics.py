@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, Literal
 
 from edgedeploy.runtime.scenarios.earlystopping import queries_needed
@@ -30,20 +30,21 @@ _UNITS_IN_NAMES: Final = ("px", "mm", "ns", "bytes", "db")
 @dataclass(frozen=True)
 class MetricInfo:
     """What a metric is: its better direction, its unit (``ns``, ``bytes``, ``px``, ``1``) and one line for people. ``bound``
-    is the best value that there can be, such as 1 of a Dice; None where there is none, or nobody says so."""
+    is the best value that there can be, such as 1 of a Dice; None where there is none, or nobody says so. ``yes_or_no``
+    says whether each case's value is 0 or 1, as of a right or wrong answer, and not one between, as a Dice is; None where
+    nobody says so."""
 
     direction: Direction
     unit: str
     text: str
     bound: float | None = None
+    yes_or_no: bool | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MetricInfo:
-        """Keys that this version does not know are left out; older files have no ``bound``."""
-        return MetricInfo(
-            **{item.name: data[item.name] for item in fields(MetricInfo) if item.name != "bound"},
-            bound=data.get("bound"),
-        )
+        """Keys that this version does not know are left out; older files lack those that have a default."""
+        known = (item for item in fields(MetricInfo) if item.default is MISSING or item.name in data)
+        return MetricInfo(**{item.name: data[item.name] for item in known})
 
 
 @dataclass(frozen=True)

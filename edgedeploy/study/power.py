@@ -148,7 +148,8 @@ class Power:
 
     def _of_yes_or_no(self) -> str:
         """How many the margin needs if the metric is one of yes or no, which is held to an exact bound while few cases
-        change; empty where it cannot be one, where it is known whether it is, and where no margin is stated."""
+        change; empty where it cannot be one, where it is known whether it is (the task says so, or a measurement shows
+        it), and where no margin is stated."""
         if self.unit != "1" or not self.margin or self.reaches[0].spread.yes_or_no is not None:
             return ""
         needed = share_units_wanted(0, 1, self.margin)
@@ -257,7 +258,11 @@ def _power(
 ) -> Power:
     in_sds = spread is None and info.unit != "1"
     icc = ASSUMED_ICC if clusters.named else None
-    spreads = [spread] if spread else [Spread(sd, icc) for sd in ((1.0,) if in_sds else ASSUMED_SDS)]
+    spreads = (
+        [spread]
+        if spread
+        else [Spread(sd, icc, yes_or_no=info.yes_or_no) for sd in ((1.0,) if in_sds else ASSUMED_SDS)]
+    )
     reaches = [
         _reach(split, clusters, item, None if in_sds else margin, trials)
         for split in SCORED

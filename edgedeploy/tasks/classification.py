@@ -308,16 +308,22 @@ def sensitivity(sides: npt.NDArray[np.bool_], values: Floats, specificity: float
 
 def _case_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
     table = {
-        "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found", bound=1.0),
-        "log_loss": MetricInfo("minimize", "1", "mean negative log of the chance given to the true class", bound=0.0),
+        "accuracy": MetricInfo("maximize", "1", "share of cases whose class was found", bound=1.0, yes_or_no=True),
+        "log_loss": MetricInfo(
+            "minimize", "1", "mean negative log of the chance given to the true class", bound=0.0, yes_or_no=False
+        ),
         "brier": MetricInfo(
-            "minimize", "1", "Brier's score: squared distance of the chances from the truth", bound=0.0
+            "minimize", "1", "Brier's score: squared distance of the chances from the truth", bound=0.0, yes_or_no=False
         ),
     }
     if options.positive:
         at = f"the threshold at which the float baseline has a specificity of {options.specificity:g} on the selection split"
-        table[AT_THRESHOLD[0]] = MetricInfo("maximize", "1", f"sensitivity for {options.positive} at {at}", bound=1.0)
-        table[AT_THRESHOLD[1]] = MetricInfo("maximize", "1", f"specificity for {options.positive} at {at}", bound=1.0)
+        table[AT_THRESHOLD[0]] = MetricInfo(
+            "maximize", "1", f"sensitivity for {options.positive} at {at}", bound=1.0, yes_or_no=True
+        )
+        table[AT_THRESHOLD[1]] = MetricInfo(
+            "maximize", "1", f"specificity for {options.positive} at {at}", bound=1.0, yes_or_no=True
+        )
     return table
 
 

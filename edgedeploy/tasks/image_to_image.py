@@ -97,9 +97,11 @@ class ImageToImage(PictureTask):
             self.architecture = {**self.architecture, "upsampling": options.upsampling}
         self.metrics: Mapping[str, MetricInfo] = {
             "psnr_db": MetricInfo("maximize", "dB", "peak signal-to-noise ratio, pixels 0 to 1"),
-            "ssim": MetricInfo("maximize", "1", "structural similarity, Gaussian window of 11 px", bound=1.0),
-            "mae": MetricInfo("minimize", "1", "mean absolute error, pixels 0 to 1", bound=0.0),
-            "rmse": MetricInfo("minimize", "1", "root mean square error, pixels 0 to 1", bound=0.0),
+            "ssim": MetricInfo(
+                "maximize", "1", "structural similarity, Gaussian window of 11 px", bound=1.0, yes_or_no=False
+            ),
+            "mae": MetricInfo("minimize", "1", "mean absolute error, pixels 0 to 1", bound=0.0, yes_or_no=False),
+            "rmse": MetricInfo("minimize", "1", "root mean square error, pixels 0 to 1", bound=0.0, yes_or_no=False),
         }
 
     def own_network(self, **arch: Scalar) -> Any:

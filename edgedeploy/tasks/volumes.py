@@ -163,12 +163,16 @@ class Volumes:
         for case in self._entries:
             self.load(case)
         table = {
-            "dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes defined in the volume", bound=1.0)
+            "dice_mean": MetricInfo(
+                "maximize", "1", "Dice, mean over the classes defined in the volume", bound=1.0, yes_or_no=False
+            )
         }
         near = f"{options.surface_tolerance_mm:g} mm"
         for name in options.classes:
-            table[f"dice_{name}"] = MetricInfo("maximize", "1", f"Dice of {name}", bound=1.0)
-            table[f"nsd_{name}"] = MetricInfo("maximize", "1", f"surface Dice of {name} at {near}", bound=1.0)
+            table[f"dice_{name}"] = MetricInfo("maximize", "1", f"Dice of {name}", bound=1.0, yes_or_no=False)
+            table[f"nsd_{name}"] = MetricInfo(
+                "maximize", "1", f"surface Dice of {name} at {near}", bound=1.0, yes_or_no=False
+            )
             table[f"hd95_{name}_mm"] = MetricInfo(
                 "minimize", "mm", f"95th percentile Hausdorff distance of {name}", bound=0.0
             )

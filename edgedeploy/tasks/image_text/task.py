@@ -78,7 +78,11 @@ class ImageText:
         self.options = options = options or ImageTextOptions()
         self.name = "multi-modal"
         self.architecture: Mapping[str, Sequence[Scalar]] = {"resolution": options.resolutions}
-        self.metrics = {"agreement": MetricInfo("maximize", "1", "cosine of an image and its description", bound=1.0)}
+        self.metrics = {
+            "agreement": MetricInfo(
+                "maximize", "1", "cosine of an image and its description", bound=1.0, yes_or_no=False
+            )
+        }
         self.split_metrics = {
             "recall_at_1": MetricInfo("maximize", "1", "images whose description is the nearest", bound=1.0),
             "recall_at_5": MetricInfo("maximize", "1", "images whose description is among the nearest 5", bound=1.0),

@@ -132,7 +132,9 @@ class LowDoseCt(ImageToImage):
         window = f"window of {low:g} to {high:g} HU"
         self.metrics: Mapping[str, MetricInfo] = {
             "psnr_db": MetricInfo("maximize", "dB", f"peak signal-to-noise ratio, {window}"),
-            "ssim": MetricInfo("maximize", "1", f"structural similarity, Gaussian of 11 px, {window}", bound=1.0),
+            "ssim": MetricInfo(
+                "maximize", "1", f"structural similarity, Gaussian of 11 px, {window}", bound=1.0, yes_or_no=False
+            ),
             "rmse_hu": MetricInfo("minimize", "HU", f"root mean square error, {window}", bound=0.0),
         }
 

@@ -283,12 +283,16 @@ class OnnxTask:
     def _metric_table(self) -> dict[str, MetricInfo]:
         text = "against the float reference's own output (agreement with the model, not accuracy)"
         table = {
-            "reference_rel_l2": MetricInfo("minimize", "1", f"relative L2 distance, worst output, {text}"),
-            "reference_max_abs": MetricInfo("minimize", "1", f"largest difference, all outputs, {text}"),
+            "reference_rel_l2": MetricInfo(
+                "minimize", "1", f"relative L2 distance, worst output, {text}", yes_or_no=False
+            ),
+            "reference_max_abs": MetricInfo(
+                "minimize", "1", f"largest difference, all outputs, {text}", yes_or_no=False
+            ),
         }
         if len(self._slugs) > 1:
             for name, slug in self._slugs.items():
-                info = MetricInfo("minimize", "1", f"largest difference of output {name}, {text}")
+                info = MetricInfo("minimize", "1", f"largest difference of output {name}, {text}", yes_or_no=False)
                 table[f"reference_max_abs_{slug}"] = info
         return table
 

@@ -201,9 +201,12 @@ def _images(options: PromptableOptions, base: Path) -> SegmentationTask:
 
 def _metrics(prompts: Sequence[str]) -> dict[str, MetricInfo]:
     found = {
-        "dice": MetricInfo("maximize", "1", "Dice of the structure asked for", bound=1.0),
-        "nsd": MetricInfo("maximize", "1", f"surface Dice at {SURFACE_TOLERANCE_PX:g} px", bound=1.0),
+        "dice": MetricInfo("maximize", "1", "Dice of the structure asked for", bound=1.0, yes_or_no=False),
+        "nsd": MetricInfo("maximize", "1", f"surface Dice at {SURFACE_TOLERANCE_PX:g} px", bound=1.0, yes_or_no=False),
         "hd95_px": MetricInfo("minimize", "px", "95th percentile Hausdorff distance", bound=0.0),
     }
-    by_kind = {f"dice_{kind}": MetricInfo("maximize", "1", f"Dice where a {kind} asks", bound=1.0) for kind in prompts}
+    by_kind = {
+        f"dice_{kind}": MetricInfo("maximize", "1", f"Dice where a {kind} asks", bound=1.0, yes_or_no=False)
+        for kind in prompts
+    }
     return {**found, **by_kind}

@@ -35,11 +35,15 @@ MARGIN_PX: Final = 2
 
 def metric_table(classes: Mapping[str, int]) -> dict[str, MetricInfo]:
     """What :func:`segmentation_metrics` returns for these classes."""
-    table = {"dice_mean": MetricInfo("maximize", "1", "Dice, mean over the classes defined in the case", bound=1.0)}
+    table = {
+        "dice_mean": MetricInfo(
+            "maximize", "1", "Dice, mean over the classes defined in the case", bound=1.0, yes_or_no=False
+        )
+    }
     for name in classes:
-        table[f"dice_{name}"] = MetricInfo("maximize", "1", f"Dice of {name}", bound=1.0)
+        table[f"dice_{name}"] = MetricInfo("maximize", "1", f"Dice of {name}", bound=1.0, yes_or_no=False)
         text = f"surface Dice of {name} at {SURFACE_TOLERANCE_PX:g} px"
-        table[f"nsd_{name}"] = MetricInfo("maximize", "1", text, bound=1.0)
+        table[f"nsd_{name}"] = MetricInfo("maximize", "1", text, bound=1.0, yes_or_no=False)
         table[f"hd95_{name}_px"] = MetricInfo(
             "minimize", "px", f"95th percentile Hausdorff distance of {name}", bound=0.0
         )

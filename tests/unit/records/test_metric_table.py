@@ -122,9 +122,10 @@ def test_a_tasks_metric_is_read_from_any_folder() -> None:
     info = MetricInfo("maximize", "1", "Dice")
     assert MetricInfo.from_json(asdict(info)) == info
     assert MetricInfo.from_json({**asdict(info), "of_a_later_version": 1}) == info
-    older = {name: value for name, value in asdict(info).items() if name != "bound"}
+    older = {name: value for name, value in asdict(info).items() if name not in ("bound", "yes_or_no")}
     assert MetricInfo.from_json(older) == info
-    assert asdict(info) == {"direction": "maximize", "unit": "1", "text": "Dice", "bound": None}
+    form = {"direction": "maximize", "unit": "1", "text": "Dice", "bound": None, "yes_or_no": None}
+    assert asdict(info) == form
 
 
 def test_a_stored_goal_that_this_version_does_not_have_is_said_in_one_line() -> None:

@@ -159,7 +159,8 @@ def test_the_command_prints_tables_and_json(study: Path) -> None:
     ):
         assert text in shown.stdout
     assert "at most 9 are evaluated" in shown.stdout
-    assert "\nThe study's margin of 0.02 " in shown.stdout and "none of them lost.\n" in shown.stdout
+    assert "\nThe study's margin of 0.02 (Dice mean) needs 8 / 16 / 41 cases " in shown.stdout
+    assert "0 or 1 in each case" not in shown.stdout, "a Dice is none of yes or no"
     data = json.loads(CliRunner().invoke(cli.app, ["plan", str(study), "--json"]).stdout)
     assert data["tried"]["variants"] == 12
     assert data["power"][0]["margin"] == 0.02

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import made_up
 import numpy as np
@@ -14,7 +16,8 @@ from edgedeploy.errors import DataError, SpecError
 from edgedeploy.evidence.noninferiority import Differences, share_units_wanted, share_upper, units_wanted_at
 from edgedeploy.evidence.power import cases_needed, provable_margin, sd_of_group_means
 from edgedeploy.evidence.spread import first_float, first_int8, measured_spread
-from edgedeploy.interfaces.task import Case
+from edgedeploy.interfaces.scores import metrics_of
+from edgedeploy.interfaces.task import Array, Case
 from edgedeploy.records.draws import SplitDraws
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metrics import MetricInfo
@@ -104,6 +107,39 @@ def test_a_metric_of_yes_or_no_needs_more_and_it_is_told() -> None:
     assert "149 groups" in grouped.margin_lines()[1]
     (pixels,) = powers_of(spec_of('{ hd95_px = "1 px" }'), ALONE, metrics(), [FLOAT])
     assert len(pixels.margin_lines()) == 1
+
+
+def told_of(yes_or_no: bool | None) -> tuple[str, ...]:
+    """What ``plan`` and the beginning of a search say of a first objective, with nothing measured."""
+    dice = MetricInfo("maximize", "1", "Dice", yes_or_no=yes_or_no)
+    table = spec_of().metric_table({**made_up.TASK_METRICS, "dice_mean": dice})
+    (power,) = powers_of(spec_of("0.02"), ALONE, table, [FLOAT])
+    return power.margin_lines()
+
+
+def test_a_task_says_whether_its_metric_is_one_of_yes_or_no() -> None:
+    """Of a Dice nothing is said of answers that are 0 or 1; of a share of right answers the counts themselves are those of
+    the exact bound, and no line has an if."""
+    plain, _ = told_of(None)
+    (dice,) = told_of(False)
+    assert dice == plain and "needs 8 / 16 / 41 cases at" in dice
+    (right,) = told_of(True)
+    assert "needs 149 / 149 / 149 cases" in right and "by the exact bound while few of them change" in right
+
+
+def test_tasks_that_ship_say_of_each_metric_whether_it_is_one() -> None:
+    ultrasound = metrics_of(SyntheticUltrasound())
+    assert {info.yes_or_no for info in ultrasound.values() if info.unit == "1"} == {False}
+
+
+def test_a_score_of_a_split_is_no_answer_of_a_case() -> None:
+    class Task(SyntheticUltrasound):
+        split_metrics: ClassVar[Mapping[str, MetricInfo]] = {"auroc": MetricInfo("maximize", "1", "")}
+
+        def score(self, cases: Sequence[Case], outputs: Sequence[Mapping[str, Array]]) -> dict[str, float | None]:
+            return {"auroc": None}
+
+    assert metrics_of(Task())["auroc"].yes_or_no is False
 
 
 def test_a_measured_metric_of_yes_or_no_is_told_by_the_exact_bound() -> None:
