@@ -87,7 +87,8 @@ class StudyResult:
 
 def load_study(path: str | Path) -> Study:
     """Read a study file. Raises ``SpecError`` for anything the file by itself gets wrong."""
-    spec, source = load_spec(Path(path))
+    path = Path(path)
+    spec, source = load_spec(path, kept=path.name == "study.toml" and Store(path.parent).exists())
     return Study(spec, source)
 
 

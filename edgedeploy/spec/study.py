@@ -352,16 +352,18 @@ class StudySpec(_Table):
                 raise source.error("space.calibration", found, f"They have: {', '.join(ways) or 'none'}")
 
 
-def load_spec(path: Path) -> tuple[StudySpec, SpecSource]:
-    """Read and validate a study file by itself. Raises ``SpecError``; reads at most 1 MiB."""
-    return parse_spec(read_file(path, missing="`edgedeploy recipe` lists the ones that ship"), path)
+def load_spec(path: Path, *, kept: bool = False) -> tuple[StudySpec, SpecSource]:
+    """Read and validate a study file by itself; ``kept`` as in :func:`parse_spec`. Raises ``SpecError``; reads at most
+    1 MiB."""
+    return parse_spec(read_file(path, missing="`edgedeploy recipe` lists the ones that ship"), path, kept=kept)
 
 
-def parse_spec(text: str, path: Path) -> tuple[StudySpec, SpecSource]:
-    """As :func:`load_spec`, from text; ``path`` names it in errors."""
+def parse_spec(text: str, path: Path, *, kept: bool = False) -> tuple[StudySpec, SpecSource]:
+    """As :func:`load_spec`, from text; ``path`` names it in errors. A file that is ``kept`` in a study's folder may be of
+    earlier code, which took ``9.0`` for a count and ``"1"`` for a number."""
     source = SpecSource(path, text)
     data = read_toml(source)
     try:
-        return StudySpec.model_validate(data), source
+        return StudySpec.model_validate(data, strict=False if kept else None), source
     except ValidationError as exc:
         raise first_error(exc, source, StudySpec) from None

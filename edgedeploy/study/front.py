@@ -28,7 +28,7 @@ from edgedeploy.study.told import early_end, passing_failures
 
 def stored_spec(store: Store) -> StudySpec:
     """The spec a study's folder was made with."""
-    return parse_spec(store.study_text(), store.root / "study.toml")[0]
+    return parse_spec(store.study_text(), store.root / "study.toml", kept=True)[0]
 
 
 def read_measurement(folder: str | Path, variant: str) -> Measurement:

@@ -66,6 +66,27 @@ def test_a_folder_goes_on_with_its_study(study: Study, folder: Path) -> None:
         study.run(RunOptions(out=folder, resume=True))
 
 
+@pytest.fixture
+def lax(folder: Path) -> Path:
+    """As earlier code took it: a count as a float, a number as text."""
+    change(folder / "study.toml", "trials = 6", "trials = 6.0")
+    change(folder / "study.toml", "seed = 1", 'seed = "1"')
+    return folder
+
+
+def test_a_folder_whose_study_file_has_the_types_of_earlier_code_goes_on(study: Study, lax: Path) -> None:
+    with pytest.raises(Accepted):
+        study.run(RunOptions(out=lax, resume=True))
+    with pytest.raises(Accepted):
+        edgedeploy.load_study(lax / "study.toml").run(RunOptions(out=lax, resume=True))
+
+
+def test_a_new_study_file_has_the_types_of_toml(lax: Path, tmp_path: Path) -> None:
+    shutil.copy(lax / "study.toml", tmp_path / "study.toml")
+    with pytest.raises(SpecError, match=r"study\.toml:\d+: study.seed: Input should be a valid integer"):
+        edgedeploy.load_study(tmp_path / "study.toml")
+
+
 def test_a_folder_of_code_with_other_defaults_goes_on_while_its_study_file_says_the_same(
     study: Study, folder: Path
 ) -> None:

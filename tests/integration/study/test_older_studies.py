@@ -83,6 +83,22 @@ def test_report_of_a_stored_study_loses_no_number(stored: tuple[Path, Path]) -> 
     assert f"{pictures} pictures" == last
 
 
+def test_a_stored_study_whose_file_has_lax_types_opens(stored: tuple[Path, Path]) -> None:
+    """Earlier code read a count of ``12.0`` and a seed in quotes; what is read and reported is the same."""
+    folder, _ = stored
+    before = json.loads(today("front", folder, "--json").stdout)
+    text = (folder / "study.toml").read_text()
+    for old, new in (("seed = 3", 'seed = "3"'), ("trials = 12", "trials = 12.0"), ("queries = 64", "queries = 64.0")):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "study.toml").write_text(text)
+    assert json.loads(today("front", folder, "--json").stdout) == before
+    today("report", folder)
+    assert (folder / "report.html").is_file()
+    told = today("export", folder, "--pick", "--out", folder / "shipped", status=2).stderr
+    assert "artifacts any more" in told, "its study file is not what is refused"
+
+
 def test_layers_of_a_stored_variant_are_what_they_were(stored: tuple[Path, Path]) -> None:
     folder, printed = stored
     pick = json.loads((printed / "front.json").read_text())["pick"]["digest"]
