@@ -194,6 +194,25 @@ def test_an_answer_that_does_not_hold_is_told_at_once_and_asked_again(
     assert found["boards"][0]["host"] == "127.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("given", "answers", "told"),
+    [
+        ("--data cases", "~nobody-of-this-name/m.onnx\n~/m.onnx\n\n", "m.onnx: there is no such file"),
+        ("--model m.onnx", "~nobody-of-this-name/cases\n~/cases\n\n", "cases: there is no such file or folder"),
+    ],
+)
+def test_an_answer_below_a_home_that_nobody_has_is_told_and_asked_again(
+    given: str, answers: str, told: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(begin, "_on_terminal", lambda: True)
+    monkeypatch.setenv("HOME", str(place))
+    done = CliRunner().invoke(app, ["init", *given.split()], input=answers)
+    assert done.exit_code == 0, done.output
+    assert f"~nobody-of-this-name/{told}" in done.stderr
+    found = written(place / "study.toml")["task"]
+    assert (found["model"], found["options"]) == ("m.onnx", {"data": "cases"}), "one's own home is known"
+
+
 def test_cases_that_do_not_fit_the_model_are_asked_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(begin, "_on_terminal", lambda: True)
     (place / "other").mkdir()
