@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,22 @@ def need_shell(*names: str) -> str:
     pytest.skip(f"none of {', '.join(names)} on this machine: apt-get install {names[0]}")
 
 
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text()
+    return ""
+
+
+def _below(pid: int) -> list[int]:
+    """The process's children, theirs, and so on."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for place in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, place.read_text().split()):
+                found += [child, *_below(child)]
+    return found
+
+
 class SwitchedSshd:
     """A real server on one port with one set of keys, which is turned on and off. Off, the port is closed."""
 
@@ -110,11 +127,19 @@ class SwitchedSshd:
 
     def on(self) -> None:
         argv = [str(find_sshd()), "-D", "-e", "-f", str(self._folder / "sshd_config")]
-        process = self._on.enter_context(guarded(argv, self._folder / "log"))
-        _wait_for_port(process, self._port, self._folder / "log")
+        self._guard = self._on.enter_context(guarded(argv, self._folder / "log"))
+        _wait_for_port(self._guard, self._port, self._folder / "log")
 
     def off(self) -> None:
         self._on.close()
+
+    def vanish(self) -> None:
+        """As :meth:`off`, and the sessions that are open are cut. What they started on the board goes on."""
+        sessions = [pid for pid in _below(self._guard.pid) if _name(pid).startswith("sshd")]
+        self.off()
+        for pid in sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def table(self, name: str, root: Path, away: str) -> str:
         """The board behind it, as a study file has it."""

@@ -77,7 +77,9 @@ def confirmed(report: Front) -> list[str]:
         return ["The confirmation split was not opened: no unseen case says so too."] if found else []
     told = []
     if found.outcome == "no number":
-        told.append("The confirmation split was opened, and gave no number of it.")
+        told.append(
+            "The confirmation split was opened, and gave no number of it so far: `search --resume` runs what is missing."
+        )
     if found.judged is not None:
         head = "Confirmed" if found.outcome == "confirmed" else "Not confirmed"
         told.append(f"{head} on {_unseen(found.judged, report)}")

@@ -1,6 +1,6 @@
 """What a search with rungs of recovery did not try, and why: ``not-tried.json``, written anew after each run.
 
-Its values are predicted. Nothing reads them but a report, and none of them is on a front.
+Its values are predicted. Nothing reads them but a report, and none of them is on a front. A run that is cut leaves no list.
 """
 
 from __future__ import annotations

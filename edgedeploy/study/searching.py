@@ -25,6 +25,7 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.impossible import keep_proofs, proofs
 from edgedeploy.study.knowledge import knowledge_of
 from edgedeploy.study.known import Known
+from edgedeploy.study.layout import NOT_TRIED
 from edgedeploy.study.left import keep_left, promotion
 from edgedeploy.study.plans import PlanMaker, seeds_in
 from edgedeploy.study.preflight import Ready
@@ -93,14 +94,19 @@ class Searching:
             give_up=self.spec.search.give_up,
             more_boards=self.spec.search.more_boards,
         )
-        finished = search.run(self.crew, trials=trials, deadline_s=self.deadline_s)
+        (self.store.root / NOT_TRIED).unlink(
+            missing_ok=True
+        )  # what this run tries would stand in an earlier run's list
+        try:
+            finished = search.run(self.crew, trials=trials, deadline_s=self.deadline_s)
+        finally:  # also of a search that is cut: what it measured is predicted no more
+            predicted = keep_predictions(self.store, self.spec, warm.predictions()) if warm is not None else None
         if finished.best_gain is not None:
             self.say("note", _converged(finished, finished.best_gain, self.spec))
         if finished.unreachable:
             self.say("note", _unreachable(finished, self.first.metrics, self.spec))
         told = [keep_left(self.store, self.spec, search.left())] if self.rungs.epochs else []
-        told += [keep_predictions(self.store, self.spec, warm.predictions())] if warm is not None else []
-        for line in filter(None, told):
+        for line in filter(None, (*told, predicted)):
             self.say("note", line)
         return finished
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from board_kit import EXAMPLES, STUDY_LIMIT_S
+from fault_kit import running_jobs, wait_for
 from sshd_kit import SwitchedSshd
 
 import edgedeploy
@@ -20,6 +21,7 @@ from edgedeploy import RunOptions
 from edgedeploy.errors import Unreachable
 from edgedeploy.study.events import Event
 from edgedeploy.study.store import Store
+from edgedeploy.study.warmstart import PREDICTED
 
 pytestmark = pytest.mark.waiting
 
@@ -99,6 +101,54 @@ def test_waiting_ends_with_ctrl_c(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             assert process.wait(STUDY_LIMIT_S) == 4
     assert "board cart: " in line and "600 s more" in line
+
+
+@pytest.mark.fault(43)
+def test_a_session_that_is_cut_costs_a_warm_started_study_nothing(tmp_path: Path) -> None:
+    """The board vanishes while the third variant runs on it, and comes back for the next run, when the first study is
+    gone."""
+    out, root, told = tmp_path / "out", tmp_path / "root", list[str]()
+    with SwitchedSshd(tmp_path / "sshd") as server:
+        server.on()
+        path = study_of(tmp_path, '[[boards]]\nname = "here"\nkind = "local"\n\n' + server.table("cart", root, "1 s"))
+        first = RunOptions(out=tmp_path / "first", trials=3, board="here", confirm=False)
+        edgedeploy.load_study(path).run(first)
+        path.write_text(path.read_text().replace("[budget]", '[search]\nwarm_start = "first"\n\n[budget]'))
+        study = edgedeploy.load_study(path)
+        study.run(RunOptions(out=out, trials=1, board="cart", confirm=False))
+        assert len(predicted(out)) == 2
+
+        def on(event: Event) -> None:
+            if event.kind == "phase" and event.done == 2 and event.text.endswith("build and measure"):
+                threading.Thread(target=cut).start()
+
+        def cut() -> None:
+            wait_for("a job on the board", lambda: running_jobs(root))
+            server.vanish()
+
+        on_cart = RunOptions(out=out, trials=3, board="cart", confirm=False, resume=True)
+        with pytest.raises(Unreachable, match="waited"):
+            study.run(on_cart, observer=watched(told, on))
+        measured = {item.digest for item in Store(out).measurements()}
+        assert len(measured) == 2 and Store(out).failures() == ()
+        (left,) = predicted(out)
+        assert left not in measured, "nothing that is measured is predicted beside it"
+
+        server.on()
+        shutil.move(tmp_path / "first", tmp_path / "gone")
+        result = study.run(on_cart, observer=watched(told, lambda event: told.append(event.text)))
+    now = Store(out).measurements()
+    assert (result.evaluated, result.reason) == (3, "trials")
+    assert {item.digest for item in now} == {*measured, left} and len(now) == 3
+    assert not [line for line in told if line.startswith("training")]
+    assert predicted(out) == []
+
+
+def predicted(out: Path) -> list[str]:
+    """Variants of which a study for a second board thinks something without having measured it there."""
+    if not (out / PREDICTED).exists():
+        return []
+    return [item["variant_digest"] for item in json.loads((out / PREDICTED).read_text())["predicted"]]
 
 
 @pytest.mark.fault(43)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,21 @@ def test_a_resumed_study_trains_no_rung_again(folder: tuple[Path, list[Any]]) ->
     before = {path: path.stat().st_mtime_ns for path in sorted(out.glob("models/*/weights.pt"))}
     run(out.parent / "study.toml", out, resume=True, trials=12)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_run_that_is_cut_leaves_no_list_of_an_earlier_run(folder: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    """What it tried would stand there as not tried."""
+    out = shutil.copytree(folder[0], tmp_path / "out")
+    assert (out / NOT_TRIED).exists()
+
+    def cut(event: edgedeploy.Event) -> None:
+        if event.kind == "phase":
+            raise KeyboardInterrupt
+
+    again = edgedeploy.RunOptions(out=out, board="here", confirm=False, resume=True, trials=20)
+    with pytest.raises(KeyboardInterrupt):
+        edgedeploy.load_study(folder[0].parent / "study.toml").run(again, observer=cut)
+    assert not (out / NOT_TRIED).exists()
 
 
 @pytest.mark.parametrize("value", ["-1", "0.5", '"4"'])
