@@ -13,6 +13,7 @@ from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.ladder import Ladder
+from edgedeploy.search.mending import Mending
 from edgedeploy.search.outcomes import Outcome
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.goals import named_constraints
@@ -54,8 +55,10 @@ def knowledge_of(
         bounds=_bounds(spec, metrics),
         linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
     )
+    answers = [index for index, goal in enumerate(spec.objectives) if goal.metric not in BOARD_METRICS]
+    mending = Mending([metrics[goal.metric].direction for goal in spec.objectives], answers)
     if not rungs.epochs:
-        return plain
+        return replace(plain, told=mending.told, explores=mending.explores)
     paces = Paces(store, account, lambda variant: sizes.of(variant).get("macs", 0.0))
     ladder = Ladder(
         rungs,
@@ -70,6 +73,10 @@ def knowledge_of(
     def told(variant: Variant, outcome: Outcome) -> None:
         paces.take_in(variant)
         ladder.told(variant, outcome)
+        mending.told(variant, outcome)
+
+    def explores(variant: Variant) -> bool:
+        return ladder.explores(variant) or mending.explores(variant)
 
     return replace(
         plain,
@@ -77,7 +84,7 @@ def knowledge_of(
         left_out=ladder.left_out,
         exact=ladder.exact,
         cost_s=ladder.cost_s,
-        explores=ladder.explores,
+        explores=explores,
         told=told,
     )
 

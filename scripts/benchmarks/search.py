@@ -24,7 +24,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -45,16 +45,17 @@ from edgedeploy.search.warmstart import FIRST_TRIALS
 EXTRAS: Final = ("study",)
 
 COUNTS: Final = (25, 50, 100)
-DEVICES: Final = ("gold_6226", "raspi4", "pixel3")
+DEVICES: Final = ("gold_6226", "raspi4", "pixel3", "samsung_a50", "silver_4114")
+DEVICES_ASKED: Final = 3
+"""On so many devices the bars have to hold; how each of them fares is told beside that."""
+LEVEL: Final = ("raspi4", "pixel3")
+"""Devices whose runtimes left out what leads nowhere: searched once more where networks that compute the same are equally
+fast, which tells how much of a result hangs on which of them happened to be measured fast."""
 COMPARED_ON: Final = 1
 """The first so many devices, and the made-up space, are searched by every sampler; the others by our own alone."""
 SLOW: Final = {"gp": 50}
 """Samplers that take half a second a proposal get no further than this."""
 
-KNOWN_BAR: Final = (25, 0.95)
-UNKNOWN_BAR: Final = (50, 0.95)
-WORST_BAR: Final = 0.92
-MADE_UP_BARS: Final = ((25, 0.87), (50, 0.95))
 REPEATS_OVER: Final = 300
 SPEED_BARS_MS: Final = {150: 100.0, 1000: 300.0}
 SOURCE_TRIALS: Final = 50
@@ -67,6 +68,26 @@ COVERAGE_BAR: Final = (0.88, 0.92)
 NOT_PROPOSING: Final = ("conformal", "history", "loop", "transfer", "warmstart")
 """Modules of the search that the searches of this benchmark do not pass through."""
 LINES: Final = "searches.jsonl"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What searches have to reach after ``count`` evaluations: in the mean, and each of them."""
+
+    count: int
+    mean: float
+    least: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.mean:g}{f', least {self.least:g}' if self.least else ''}"
+
+    def holds(self, shares: Sequence[float]) -> bool:
+        return statistics.fmean(shares) >= self.mean and min(shares) >= self.least
+
+
+KNOWN_BAR: Final = Bar(25, 0.95)
+UNKNOWN_BAR: Final = Bar(50, 0.95, least=0.92)
+MADE_UP_BARS: Final = (Bar(25, 0.87), Bar(50, 0.95))
 
 
 @dataclass(frozen=True)
@@ -89,12 +110,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the result: what was found, and the bar it is held against (empty: none)."""
+    """A line of the result: what was found, and the bar it is held against (empty: none). ``decides``: whether ``--check``
+    fails for it; one device of several does not."""
 
     what: str
     found: str
     bar: str = ""
     holds: bool = True
+    decides: bool = True
 
 
 class Kept:
@@ -168,7 +191,7 @@ def _run(given: argparse.Namespace, tables: Sequence[Sequence[Table]]) -> int:
     if given.tables is None:
         rows.append(Row(f"NAS-Bench-201 with real devices (no --tables with {NAS_FILE})", "left out"))
     sys.stdout.write(_table(rows))
-    return int(given.check and not all(row.holds for row in rows))
+    return int(given.check and not all(row.holds for row in rows if row.decides))
 
 
 def _tables(folder: Path | None, devices: Sequence[str], seeds: int) -> list[Sequence[Table]]:
@@ -181,29 +204,38 @@ def _tables(folder: Path | None, devices: Sequence[str], seeds: int) -> list[Seq
 
 
 def _own_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> Iterator[Row]:
-    """Our own search on every table, held against the bars."""
+    """Our own search on every table, held against the bars: on the made-up space, on as many single devices as were asked
+    for, on the first two devices together, and without a bar where luck is taken out of the times."""
     if OWN not in given.samplers:
         return
-    for table in tables:
-        made_up = table is tables[0]
-        for known in (False,) if made_up else (True, False):
-            problem = Problem(table, known)
-            runs = [kept.run(problem, OWN, seed, given.evaluations) for seed in range(given.seeds)]
-            bars = MADE_UP_BARS if made_up else (KNOWN_BAR,) if known else (UNKNOWN_BAR,)
-            for count in (number for number in COUNTS if number <= given.evaluations):
-                yield _reached(problem, runs, count, dict(bars).get(count), lowest=not (known or made_up))
-            wasted = sum(run.wasted for run in runs)
-            yield Row(f"{problem.name}: wasted proposals", str(wasted), "0", wasted == 0)
+    count = len(given.devices)
+    made_up, singles, pairs = tables[0], tables[1 : 1 + count], tables[1 + count :]
+    yield from _searched(Problem(made_up, False), MADE_UP_BARS, kept, given)
+    for known, bar in ((True, KNOWN_BAR), (False, UNKNOWN_BAR)):
+        found = [
+            row for table in singles for row in _searched(Problem(table, known), (bar,), kept, given, decides=False)
+        ]
+        yield from found
+        told = [row for row in found if row.bar and not row.decides]
+        if told:
+            holding, asked = sum(row.holds for row in told), min(DEVICES_ASKED, count)
+            what = f"devices with {bar} @{bar.count}, latency {'known' if known else 'unknown'}"
+            yield Row(what, f"{holding} of {len(told)}", f"{asked}", holding >= asked)
+        for table in pairs:
+            yield from _searched(Problem(table, known), (bar,), kept, given)
+    for device in LEVEL if singles else ():
+        yield from _searched(Problem([nas_bench_201(given.tables, [device], level=True)], False), (), kept, given)
 
 
-def _reached(problem: Problem, runs: Sequence[Run], count: int, bar: float | None, lowest: bool) -> Row:
-    shares = [run.at(count) for run in runs]
-    mean, least = statistics.fmean(shares), min(shares)
-    what, found = f"{problem.name}: @{count}", f"{_spread(shares)}, least {least:.3f}"
-    if bar is None:
-        return Row(what, found)
-    holds = mean >= bar and (not lowest or least >= WORST_BAR)
-    return Row(what, found, f"{bar:g}{f', least {WORST_BAR:g}' if lowest else ''}", holds)
+def _searched(problem: Problem, bars: Sequence[Bar], kept: Kept, given: Any, *, decides: bool = True) -> Iterator[Row]:
+    runs = [kept.run(problem, OWN, seed, given.evaluations) for seed in range(given.seeds)]
+    for count in (number for number in COUNTS if number <= given.evaluations):
+        shares = [run.at(count) for run in runs]
+        row = Row(f"{problem.name}: @{count}", f"{_spread(shares)}, least {min(shares):.3f}")
+        bar = next((bar for bar in bars if bar.count == count), None)
+        yield row if bar is None else replace(row, bar=str(bar), holds=bar.holds(shares), decides=decides)
+    wasted = sum(run.wasted for run in runs)
+    yield Row(f"{problem.name}: wasted proposals", str(wasted), "0", wasted == 0)
 
 
 def _compared_rows(tables: Sequence[Sequence[Table]], kept: Kept, given: Any) -> Iterator[Row]:

@@ -82,9 +82,10 @@ class Table:
         return hypervolume(self.costs(values), self.worst) / self.whole if values else 0.0
 
 
-def nas_bench_201(folder: Path, devices: Sequence[str]) -> Table:
-    """The accuracy and the latency on each of ``devices``. Raises ``OSError``, ``ValueError`` or ``KeyError`` for a file
-    that is not there, is damaged, or does not know a device."""
+def nas_bench_201(folder: Path, devices: Sequence[str], *, level: bool = False) -> Table:
+    """The accuracy and the latency on each of ``devices``. ``level``: networks that compute the same take the same time, the
+    median of what was measured of them, so that none is fast by luck. Raises ``OSError``, ``ValueError`` or ``KeyError`` for
+    a file that is not there, is damaged, or does not know a device."""
     arrays = read_arrays(folder / NAS_FILE)
     space = Space(
         targets=("table",),
@@ -93,15 +94,18 @@ def nas_bench_201(folder: Path, devices: Sequence[str]) -> Table:
         target_precisions={"table": ("float32",)},
         default_threads=1,
     )
-    columns = [arrays["cifar100_accuracy"], *(arrays[f"lat_{device}"] for device in devices)]
+    networks = [[OPERATIONS[code] for code in codes] for codes in arrays["operations"].tolist()]
+    times = [arrays[f"lat_{device}"] for device in devices]
+    if level:
+        times = [_levelled(of_one, [computed(names) for names in networks]) for of_one in times]
     values, statics = {}, {}
-    for operations, *row in zip(arrays["operations"].tolist(), *columns, strict=True):
-        names = [OPERATIONS[code] for code in operations]
+    for names, *row in zip(networks, arrays["cifar100_accuracy"], *times, strict=True):
         digest = space.variant({"target": "table", **dict(zip(EDGES, names, strict=True))}).digest
         values[digest] = tuple(map(float, row))
         statics[digest] = static_figures(names)
     directions: tuple[Direction, ...] = ("maximize", *("minimize" for _ in devices))
-    return Table(f"nas-bench-201 on {' and '.join(devices)}", space, directions, values, statics)
+    told = ", equals equally fast" if level else ""
+    return Table(f"nas-bench-201 on {' and '.join(devices)}{told}", space, directions, values, statics)
 
 
 def devices_of(folder: Path) -> list[str]:
@@ -131,6 +135,27 @@ def _layers_of(operations: Sequence[str]) -> int | None:
         if operation != "none" and source in behind:
             behind[node] = max(behind.get(node, 0), behind[source] + operation.startswith("nor_conv"))
     return behind.get("3")
+
+
+def computed(operations: Sequence[str]) -> str:
+    """What a cell computes of its input x; two cells with the same text compute the same. Connections hand on what they
+    get, and nothing hands on nothing; a layer without an input still takes its time and stays. What leads nowhere is left
+    out, as the runtimes of some devices do."""
+    terms: dict[str, list[str]] = {"0": ["x"]}
+    for edge, operation in zip(EDGES, operations, strict=True):  # by the node that an edge leads to
+        source, node = terms.get(edge[-2], []), terms.setdefault(edge[-1], [])
+        if operation == "skip_connect":
+            node += source
+        elif operation != "none":
+            node.append(f"{operation}({'+'.join(sorted(source))})")
+    return "+".join(sorted(terms["3"]))
+
+
+def _levelled(times: Floats, computed_by: Sequence[str]) -> Floats:
+    """Of each network the median over all that compute the same."""
+    _, group = np.unique(computed_by, return_inverse=True)
+    medians = np.array([np.median(times[group == number]) for number in range(group.max() + 1)])
+    return np.asarray(medians[group], dtype=np.float64)
 
 
 WIDTHS: Final = (1.0, 0.75, 0.5, 0.25)

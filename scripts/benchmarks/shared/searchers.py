@@ -18,6 +18,7 @@ import optuna
 from benchmarks.shared.search_tables import Table, params_by_digest
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.knowledge import Knowledge
+from edgedeploy.search.mending import Mending
 from edgedeploy.search.outcomes import Outcome, Scored
 from edgedeploy.search.proposals import Proposals, seeds_of
 
@@ -92,12 +93,19 @@ NOT_FOR_ACCURACY: Final = frozenset({"threads"})
 
 
 def _knowledge(table: Table, known: bool) -> Knowledge:
-    """What a study knows: sizes of models, what cannot change the accuracy, and with ``known`` every objective but that."""
+    """What a study knows: sizes of models, what cannot change the accuracy, what may mend it, and with ``known`` every
+    objective but that."""
 
     def exact(variant: Variant) -> Mapping[int, float]:
         return dict(enumerate(table.values.get(variant.digest, ())[1:], start=1))
 
-    facts = Knowledge(statics=lambda variant: table.statics[variant.digest], without_effect=(NOT_FOR_ACCURACY,))
+    mending = Mending(table.directions, answers=[0])
+    facts = Knowledge(
+        statics=lambda variant: table.statics[variant.digest],
+        without_effect=(NOT_FOR_ACCURACY,),
+        told=mending.told,
+        explores=mending.explores,
+    )
     return replace(facts, exact=exact) if known else facts
 
 

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmarks import search
-from benchmarks.shared.search_tables import NAS_FILE, co_design, nas_bench_201
+from benchmarks.shared.search_tables import NAS_FILE, OPERATIONS, Table, co_design, computed, nas_bench_201
 from benchmarks.shared.searchers import Run
 from board_kit import STUDY_LIMIT_S
 
@@ -53,6 +55,46 @@ def test_a_file_of_the_public_table_is_read(tmp_path: Path) -> None:
     largest = table.space.variant(table.space.baseline("table"))
     assert table.values[largest.digest] == (25.0, 5.0)
     assert table.statics[largest.digest]["macs"] == max(item["macs"] for item in table.statics.values())
+
+
+def test_luck_of_times_can_be_taken_out_of_a_table(tmp_path: Path) -> None:
+    operations = np.stack(np.meshgrid(*[np.arange(5, dtype=np.int8)] * 6, indexing="ij"), axis=-1).reshape(-1, 6)
+    latency = np.random.default_rng(0).lognormal(size=len(operations))
+    accuracy = np.arange(len(operations)) + 1.0
+    np.savez(tmp_path / NAS_FILE, operations=operations, cifar100_accuracy=accuracy, lat_made_up=latency)
+    lucky, level = (nas_bench_201(tmp_path, ["made_up"], level=level) for level in (False, True))
+    rows = [row for row, codes in enumerate(operations) if computed([OPERATIONS[code] for code in codes]) == "x"]
+    assert len(rows) > 100
+    measured = [value for value in lucky.values.values() if value[0] - 1 in rows]
+    told = [value for value in level.values.values() if value[0] - 1 in rows]
+    assert {time for _, time in told} == {float(np.median(latency[rows]))}
+    assert len({time for _, time in measured}) == len(rows)
+    assert {value[0] for value in level.values.values()} == {value[0] for value in lucky.values.values()}
+
+
+def test_some_of_several_devices_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One device below its bar is told, and fails the check only where fewer hold than were asked for."""
+    below: set[str] = set()
+
+    made_up = co_design()
+
+    def table(_: Path, devices: Sequence[str], *, level: bool = False) -> Table:
+        return replace(made_up, name=f"{' and '.join(devices)}{', level' if level else ''}")
+
+    def run(_: search.Kept, problem: search.Problem, *__: object) -> Run:
+        single = " and " not in problem.name
+        missed = single and any(device in problem.name for device in below)
+        return Run(shares=[0.5 if missed else 1.0] * 50, digests=["0"] * 50)
+
+    monkeypatch.setattr(search, "nas_bench_201", table)
+    monkeypatch.setattr(search.Kept, "run", run)
+    words = "--samplers co-design --evaluations 50 --seeds 1 --parts own --check"
+    arguments = ["--tables", str(tmp_path), *words.split()]
+    assert search.main(arguments) == 0
+    below |= {"pixel3", "silver_4114"}
+    assert search.main(arguments) == 0
+    below.add("raspi4")
+    assert search.main(arguments) == 1
 
 
 def test_what_was_run_is_kept_and_a_bar_can_be_missed(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""What the tables say of a network's size is what a study finds of the network itself."""
+"""What the tables say of a network is what the network itself is and does."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
-from benchmarks.shared.search_tables import CELLS, EDGES, STAGES, static_figures
+import torch
+from benchmarks.shared.search_tables import CELLS, EDGES, OPERATIONS, STAGES, computed, static_figures
 from torch import Tensor, nn
 
 from edgedeploy.compress.sizes import size_of
@@ -84,3 +86,32 @@ def test_a_table_tells_of_a_network_what_a_study_finds_of_it(operations: str, de
     found = static_figures(names)
     assert found["depth"] == depth
     assert size_of(NasBench201(), dict(zip(EDGES, names, strict=True))) == found  # type: ignore[arg-type]
+
+
+def test_cells_with_one_text_compute_the_same() -> None:
+    x = torch.rand(1, 2, 4, 4)
+    cells = list(
+        itertools.product(OPERATIONS[:3], repeat=len(EDGES))
+    )  # without weights, so that answers can be compared
+    answers = [Cell(names, 2)(x) for names in cells]
+    by_text: dict[str, list[Tensor]] = {}
+    for names, answer in zip(cells, answers, strict=True):
+        by_text.setdefault(computed(names), []).append(answer)
+    for text, alike in by_text.items():
+        assert all(torch.allclose(answer, alike[0], atol=1e-5) for answer in alike), text
+    assert all(torch.equal(answer, x) for answer in by_text["x"])
+    assert computed(("skip_connect", "none", "skip_connect", "none", "none", "skip_connect")) == "x"
+    assert 1 < len(by_text) < len(cells)
+
+
+@pytest.mark.parametrize(
+    ("operations", "text"),
+    [
+        ("nor_conv_3x3 none none skip_connect none none", "x"),  # the layer leads nowhere
+        ("none none none skip_connect nor_conv_3x3 none", "nor_conv_3x3()+x"),  # it has no input and takes its time
+        ("nor_conv_3x3 none none skip_connect skip_connect none", "nor_conv_3x3(x)+x"),
+        ("skip_connect none none none nor_conv_3x3 none", "nor_conv_3x3(x)"),
+    ],
+)
+def test_what_a_cell_computes_has_what_takes_time(operations: str, text: str) -> None:
+    assert computed(operations.split()) == text
