@@ -94,9 +94,8 @@ class Searching:
             give_up=self.spec.search.give_up,
             more_boards=self.spec.search.more_boards,
         )
-        (self.store.root / NOT_TRIED).unlink(
-            missing_ok=True
-        )  # what this run tries would stand in an earlier run's list
+        # What this run tries would stand in an earlier run's list.
+        (self.store.root / NOT_TRIED).unlink(missing_ok=True)
         try:
             finished = search.run(self.crew, trials=trials, deadline_s=self.deadline_s)
         finally:  # also of a search that is cut: what it measured is predicted no more
