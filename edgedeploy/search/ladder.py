@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from edgedeploy.records.variant import Variant
-from edgedeploy.search.outcomes import Failed, Outcome, Scored
+from edgedeploy.search.outcomes import NETWORK, Failed, Outcome, Scored
 from edgedeploy.search.rungs import Rungs
 
 GROWTH_OF_TIME = 0.8
@@ -109,7 +109,7 @@ class Ladder:
         if self._rungs.below(variant) is None:
             return ""
         outcome = self._outcomes.get(self._rungs.lowest(variant).digest)
-        if isinstance(outcome, Failed) and outcome.phase == "build":
+        if isinstance(outcome, Failed) and outcome.phase in ("build", NETWORK):
             return "it cannot be built"
         left_s = self._left_s()
         return "" if left_s == math.inf or self.cost_s(variant) <= left_s else "the time does not suffice"

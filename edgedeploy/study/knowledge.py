@@ -13,7 +13,7 @@ from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.ladder import Ladder
-from edgedeploy.search.outcomes import Outcome
+from edgedeploy.search.outcomes import NETWORK, Failed, Outcome
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.goals import named_constraints
 from edgedeploy.spec.study import StudySpec
@@ -25,6 +25,7 @@ from edgedeploy.study.store import Store
 if TYPE_CHECKING:
     from edgedeploy.search.space import Space
 
+NO_NETWORK: Final = "its network cannot be made"
 NOT_FOR_ACCURACY: Final = frozenset({"threads", "power_mode", "instances"})
 OF_WEIGHTS_ALONE: Final = frozenset({"recovery_epochs"})
 NOT_FOR_SIZE: Final = NOT_FOR_ACCURACY | {"calibration", "calibration_cases", "image_codec"} | OF_WEIGHTS_ALONE
@@ -54,8 +55,9 @@ def knowledge_of(
         bounds=_bounds(spec, metrics),
         linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
     )
+    refused = Refused(rungs)
     if not rungs.epochs:
-        return plain
+        return replace(plain, left_out=refused.left_out, told=refused.told)
     paces = Paces(store, account, lambda variant: sizes.of(variant).get("macs", 0.0))
     ladder = Ladder(
         rungs,
@@ -70,16 +72,34 @@ def knowledge_of(
     def told(variant: Variant, outcome: Outcome) -> None:
         paces.take_in(variant)
         ladder.told(variant, outcome)
+        refused.told(variant, outcome)
 
     return replace(
         plain,
         before=ladder.before,
-        left_out=ladder.left_out,
+        left_out=lambda variant: refused.left_out(variant) or ladder.left_out(variant),
         exact=ladder.exact,
         cost_s=ladder.cost_s,
         explores=ladder.explores,
         told=told,
     )
+
+
+class Refused:
+    """The networks that turned out to be none, such as one with fewer channels than a layer needs: no target and no
+    precision of them is proposed again, nor a higher rung."""
+
+    def __init__(self, rungs: Rungs) -> None:
+        self._rungs = rungs
+        self._models: set[str] = set()
+
+    def told(self, variant: Variant, outcome: Outcome) -> None:
+        if isinstance(outcome, Failed) and outcome.phase == NETWORK:
+            self._models.add(variant.model_digest)
+
+    def left_out(self, variant: Variant) -> str:
+        lowest = self._rungs.lowest(variant) if self._rungs.epochs else variant
+        return NO_NETWORK if self._models & {variant.model_digest, lowest.model_digest} else ""
 
 
 def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, tuple[int, Constraint]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_up_search import SPACE
 
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
+from edgedeploy.search.outcomes import Failed
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.study.account import Account
-from edgedeploy.study.knowledge import knowledge_of, without_effect
+from edgedeploy.study.knowledge import NO_NETWORK, knowledge_of, without_effect
 from edgedeploy.study.store import Store
 
 
@@ -81,3 +84,23 @@ def test_a_study_without_rungs_knows_nothing_of_costs(tmp_path: Path) -> None:
     plain = known(tmp_path, GOALS.replace("recovery_epochs = [0, 4]\n", ""))
     assert plain.cost_s is None and not plain.has_exact
     assert known(tmp_path).cost_s is not None
+
+
+def test_a_network_that_cannot_be_made_is_left_out_for_all_that_share_it(tmp_path: Path) -> None:
+    arch = (("resolution", 128),)
+    first = Variant("onnxruntime", "int8", 0.5, arch, 2, allocation="bytes", recovery_epochs=0)
+    elsewhere = replace(first, target="openvino", precision="float32")
+    higher = replace(elsewhere, recovery_epochs=4, from_wider=True)
+    wider = replace(first, width=0.75)
+    for text in (GOALS, GOALS.replace("recovery_epochs = [0, 4]\n", "")):
+        found = known(tmp_path, text)
+        found.told(wider, Failed("Unsupported", "an operator", "build"))
+        found.told(first, Failed("Unsupported", "the least channels cost more", "network"))
+        assert found.left_out(elsewhere) == NO_NETWORK
+        assert not found.left_out(replace(wider, target="openvino")), (
+            "a target that cannot build it says nothing of others"
+        )
+    assert known(tmp_path).left_out(higher) == ""
+    found = known(tmp_path)
+    found.told(first, Failed("Unsupported", "the least channels cost more", "network"))
+    assert found.left_out(higher) == NO_NETWORK
