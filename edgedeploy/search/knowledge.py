@@ -48,6 +48,7 @@ class Knowledge:
     - ``without_effect``: for each objective, names of parameters that cannot change it.
     - ``explores``: whether evaluating the variant tells what nothing else has told so far, such as what training gives to a
       network of its size. While there are such variants, the best of them come first.
+    - ``trains``: whether the variant is there to be trained further: nothing is before anything can be predicted.
     - ``limits``: values of objectives, by index, beyond which a variant is of no use, as a constraint says; ``limited`` are
       the names of these constraints, which so count once.
     - ``of_weights``: the names of constraints that training may change, because they hang on what a network answers.
@@ -63,6 +64,7 @@ class Knowledge:
     left_out: Callable[[Variant], str] = _no_reason
     told: Callable[[Variant, Outcome], None] = _unheard
     explores: Callable[[Variant], bool] = _nothing_new
+    trains: Callable[[Variant], bool] = _nothing_new
     without_effect: tuple[frozenset[str], ...] = ()
     limits: Mapping[int, float] = field(default_factory=dict)
     limited: frozenset[str] = frozenset()

@@ -25,6 +25,9 @@ from edgedeploy.study.store import Store
 if TYPE_CHECKING:
     from edgedeploy.search.space import Space
 
+FAR_OFF: Final = 0.5
+"""Share of a limit by which a time or a memory that is measured once misses it, whatever the noise."""
+
 NO_NETWORK: Final = "its network cannot be made"
 NOT_FOR_ACCURACY: Final = frozenset({"threads", "power_mode", "instances"})
 OF_WEIGHTS_ALONE: Final = frozenset({"recovery_epochs"})
@@ -67,6 +70,11 @@ def knowledge_of(
         made=paces.is_trained,
         pace=paces.now,
         left_s=left_s,
+        limits={
+            name: 0.0 if limit.metric == "size_bytes" else FAR_OFF
+            for name, limit in named_constraints(spec, metrics).items()
+            if name not in plain.of_weights
+        },
     )
 
     def told(variant: Variant, outcome: Outcome) -> None:
@@ -81,6 +89,7 @@ def knowledge_of(
         exact=ladder.exact,
         cost_s=ladder.cost_s,
         explores=ladder.explores,
+        trains=lambda variant: rungs.below(variant) is not None,
         told=told,
     )
 

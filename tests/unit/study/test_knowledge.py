@@ -11,7 +11,7 @@ from made_up_search import SPACE
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
-from edgedeploy.search.outcomes import Failed
+from edgedeploy.search.outcomes import Failed, Scored
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.study.account import Account
@@ -84,6 +84,19 @@ def test_a_study_without_rungs_knows_nothing_of_costs(tmp_path: Path) -> None:
     plain = known(tmp_path, GOALS.replace("recovery_epochs = [0, 4]\n", ""))
     assert plain.cost_s is None and not plain.has_exact
     assert known(tmp_path).cost_s is not None
+
+
+def test_limits_of_the_board_are_known_from_the_lowest_rung(tmp_path: Path) -> None:
+    """A Dice that is too low is what training is for; half as much memory again is no noise."""
+    found = known(tmp_path)
+    low = Variant("openvino", "int8", 0.5, (("resolution", 128),), 2, recovery_epochs=0)
+    high = replace(low, recovery_epochs=4, from_wider=True)
+    for limits, left_out in (
+        ({"2 peak_memory_bytes": 0.6}, True),
+        ({"2 peak_memory_bytes": 0.4, "0 dice_mean": 0.9}, False),
+    ):
+        found.told(low, Scored((0.1, 0.5), limits))
+        assert bool(found.left_out(high)) == left_out
 
 
 def test_a_network_that_cannot_be_made_is_left_out_for_all_that_share_it(tmp_path: Path) -> None:
