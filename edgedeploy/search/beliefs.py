@@ -25,12 +25,13 @@ LATER: Final = "others promised more for their time"
 class Belief:
     """Predicted values of the objectives, ``expected`` and ``optimistic``, the predicted ``gain`` of hypervolume over what
     the front has (None while it has none: nothing meets the limits yet), and what the evaluation is thought to cost. None of
-    it is measured."""
+    it is measured. Where it ``explores``, it is not proposed for its gain, but to tell what training gives."""
 
     expected: tuple[float, ...]
     optimistic: tuple[float, ...]
     gain: float | None
     cost_s: float | None = None
+    explores: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -39,6 +40,7 @@ class Belief:
             "gain": self.gain,
             "cost_s": self.cost_s,
             "provenance": "predicted",
+            **({"explores": True} if self.explores else {}),
         }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -91,6 +91,7 @@ class CoDesign:
         nothing was predicted."""
         self.unreachable = ""
         """The constraint that was unreachable at the last proposal."""
+        self._explores = False
 
     def tell(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
         self._waiting.append((dict(params), outcome))
@@ -114,12 +115,14 @@ class CoDesign:
         self.best_gain = self._best_gain(free)
         exploring = free & [self._knowledge.explores(variant) for variant in candidates.variants]
         self.unreachable = self._unreachable(scored, free, still_exploring=bool(exploring.any()))
-        return (self._take(gain, exploring, free) if exploring.any() else None) or self._take(gain, free, free)
+        found = self._take(gain, exploring, free) if exploring.any() else None
+        self._explores = found is not None
+        return found or self._take(gain, free, free)
 
     def belief(self, params: Mapping[str, Scalar]) -> Belief | None:
         """What was thought of a candidate at the last proposal; None when that was drawn by size."""
         rows = self._candidates().rows([self._space.variant(params).digest])
-        return self._belief(rows[0]) if self._beliefs is not None and rows else None
+        return replace(self._belief(rows[0]), explores=self._explores) if self._beliefs is not None and rows else None
 
     def left(self) -> list[Left]:
         """Variants of which a part is known already, such as the time of a structure, that were not tried, and why; the most

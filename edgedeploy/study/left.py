@@ -73,11 +73,12 @@ def _reason(spec: StudySpec, variant: Variant, belief: Belief | None) -> str:
         return f"{epochs}, drawn by {spec.search.sampler} without a prediction"
     goal = next((i for i, one in enumerate(spec.objectives) if one.metric in _open_metrics(spec, belief)), 0)
     cost = "" if belief.cost_s is None else f", for about {belief.cost_s:.0f} s"
+    predicted = f"predicted to be {belief.expected[goal]:.4g}, at best {belief.optimistic[goal]:.4g}"
+    metric = spec.objectives[goal].metric
+    if belief.explores:
+        return f"{epochs}, to tell what training gives to a network of this size: {metric} is {predicted}{cost}"
     worth = "and nothing is on the front yet" if belief.gain is None else f"{belief.gain:.2%} of the front's volume"
-    return (
-        f"{epochs}, because {spec.objectives[goal].metric} is predicted to be {belief.expected[goal]:.4g}, at best "
-        f"{belief.optimistic[goal]:.4g}: {worth}{cost}"
-    )
+    return f"{epochs}, because {metric} is {predicted}: {worth}{cost}"
 
 
 def _open_metrics(spec: StudySpec, belief: Belief) -> set[str]:

@@ -433,3 +433,17 @@ def test_nothing_is_trained_further_before_anything_can_be_predicted() -> None:
     few = replace(space, parameters={"width": (1.0, 0.5), "recovery_epochs": (0, 4)})
     found = searched(few, 10, knowledge=Knowledge(trains=lambda variant: rungs.below(variant) is not None))
     assert any(variant.recovery_epochs == 4 for variant, _ in found), "where there is nothing else, it is tried"
+
+
+def test_what_is_tried_to_learn_of_training_says_so() -> None:
+    """It had been told as tried for a gain, which may be next to nothing."""
+    asked: list[bool] = []
+    for explores in (True, False):
+        drawn = Proposals(SPACE, TWO, 0, knowledge=Knowledge(explores=lambda variant, on=explores: on))
+        for params in list(SPACE.combinations())[:12]:
+            drawn.tell(params, landscape(SPACE.variant(params)))
+        proposal = drawn.next([SPACE.variant(params).digest for params in list(SPACE.combinations())[:12]])
+        assert proposal is not None and proposal.belief is not None
+        asked.append(proposal.belief.explores)
+        assert proposal.belief.as_json().get("explores", False) == explores
+    assert asked == [True, False]

@@ -27,6 +27,9 @@ def test_each_reason_is_kept_once(tmp_path: Path) -> None:
     higher = Variant("onnxruntime", "int8", 0.5, (), 1, recovery_epochs=4)
     second = keep_promotion(store, spec, higher, Belief(*values, None))
     assert "4 epochs, because" in second and second.endswith("at best 0.9: and nothing is on the front yet")
+    exploring = Belief(*values, 0.0003, 12.0, explores=True)
+    told = keep_promotion(store, spec, VARIANT, exploring)
+    assert ": 1 epoch, to tell what training gives to a network of this size: " in told and "volume" not in told
     again = keep_promotion(store, spec, VARIANT, None)
     assert again.endswith("1 epoch, drawn by co-design without a prediction")
     assert [f"{item.label}: {item.reason}" for item in kept_promotions(store)] == [second, again]
