@@ -283,7 +283,8 @@ def _shaped(
     model, report = inherited(task, variant, baseline_model, own_weights)
     inputs = one_case(task, variant.arch_kwargs)
     if not variant.allocation:
-        model = prune(model, inputs, variant.width)
+        kept = like if not variant.shrink else None  # earlier versions rounded a width otherwise
+        model = prune(model, inputs, variant.width, widths=None if kept is None else widths_in(kept, model))
         return (_smaller(task, variant, model, inputs, like) if variant.shrink else model), report
     if like is not None:
         return prune(model, inputs, variant.width, widths=widths_in(like, model)), report

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHANNEL_MULTIPLE: Final = 4
-"""Widths are rounded down to a multiple of this, and are at least this. int8 dot-product instructions (VNNI, SDOT) sum
-four input channels in one 32-bit lane, so another width is padded to the next multiple of four and costs as much.
-Measured on the 16-channel UNet at 128 x 128 (ONNX Runtime float32, a busy machine): 16 channels 41 ms, 14: 47, 12: 33,
-10: 35, 8:
-17. With multiples of eight, a 16-channel layer, the most expensive one of a UNet, could only be halved."""
+"""Widths are rounded down to a multiple of this, and are at least this, as far as a layer has so many. int8 dot-product
+instructions (VNNI, SDOT) sum four input channels in one 32-bit lane, so another width is padded to the next multiple of
+four and costs as much. Measured on the 16-channel UNet at 128 x 128 (ONNX Runtime float32, a busy machine): 16 channels
+41 ms, 14: 47, 12: 33, 10: 35, 8: 17.
+With multiples of eight, a 16-channel layer, the most expensive one of a UNet, could only be halved."""
 
 SPREAD_MULTIPLE: Final = 8
 """Widths that are spread by sensitivity are multiples of this: float kernels compute eight or sixteen channels at a time. Of
@@ -166,9 +166,20 @@ def _cut(
 ) -> None:
     """Prune in place; ``shares`` say of the layers they name what stays instead of ``width``. Raises ``Unsupported`` with
     torch-pruning's reason."""
-    with _pruner(model, inputs, width, kept, shares or {}) as pruner:
+    with _pruner(model, inputs, width, kept, {**_least(model, width), **(shares or {})}) as pruner:
         pruner.step()
     model.zero_grad(set_to_none=True)
+
+
+def _least(model: nn.Module, width: float) -> dict[str, Share]:
+    """Of layers that would be left without a channel, what they keep at least: torch-pruning takes nothing from a layer that
+    it would have to take everything from, so that a narrower network had wider layers."""
+    left = 1.0 - (1.0 - width)  # as torch-pruning has it: of 40 channels a tenth is 3 there
+    return {
+        name: share_of(CHANNEL_MULTIPLE, channels)
+        for name, channels in channel_widths(model).items()
+        if int(channels * left) < CHANNEL_MULTIPLE < channels
+    }
 
 
 def _groups(model: nn.Module, inputs: Any, kept: Sequence[str]) -> list[tuple[str, ...]]:

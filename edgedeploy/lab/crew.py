@@ -58,7 +58,8 @@ def abandoned() -> bool:
 
 
 class Machines:
-    """One reentrant lock per running kernel (see ``BoardInfo.kernel``): what shares a processor takes turns."""
+    """One reentrant lock per running kernel, or per cores that are leased of it (see ``BoardInfo.seat``): what shares a
+    processor takes turns."""
 
     def __init__(self) -> None:
         self._locks: dict[str, threading.RLock] = {}

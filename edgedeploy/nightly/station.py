@@ -91,7 +91,7 @@ class Station:
             while self.error is None and self._next() is not None:
                 self._open()
                 assert self.info is not None
-                with self._tonight.machines.of(self.info.kernel):
+                with self._tonight.machines.of(self.info.seat):
                     pair = self._next()  # others of the same machine had their turn meanwhile
                     if pair is not None:
                         self._measure(pair)

@@ -21,6 +21,7 @@ class BoardInfo:
     name to runtime version; ``isa`` the instruction sets that matter here (``avx2``, ``avx512_vnni``, ``amx_int8`` ...),
     ``isa_known`` those that its probe looked for (empty in records of probes that did not say).
     ``accelerators`` are what it has beside its CPU (``GPU ...``, ``DLA ...``, ``NPU ...``), used or not.
+    ``leased_cores`` are those of its machine that it has, empty for the whole machine.
     ``power_modes`` maps the modes that may be asked for to what sets them (``governor``, ``nvpmodel``).
     """
 
@@ -46,12 +47,18 @@ class BoardInfo:
     isa_known: tuple[str, ...] = ()
     host_key: str = ""
     codecs: str = ""
+    leased_cores: tuple[int, ...] = ()
 
     @property
     def kernel(self) -> str:
         """Names the kernel that runs: boards of one kernel (containers, several SSH servers) share one processor, and
         clones of one card have two."""
         return self.boot_id or self.identity
+
+    @property
+    def seat(self) -> str:
+        """Names what it has of its machine: boards of one seat take turns."""
+        return " ".join((self.kernel, *map(str, self.leased_cores)))
 
     def other_machine(self, other: BoardInfo) -> tuple[str, ...]:
         """The differences that make this another machine than ``other``. Host keys count where both were seen and are of
@@ -117,6 +124,7 @@ class BoardInfo:
             "image": self.image,
             "accelerators": list(self.accelerators),
             **({"codecs": self.codecs} if self.codecs else {}),  # older files have none
+            **({"leased_cores": list(self.leased_cores)} if self.leased_cores else {}),
         }
 
     @classmethod

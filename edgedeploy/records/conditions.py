@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from edgedeploy.records.variant import Scalar
@@ -20,6 +20,10 @@ class Condition:
             any(type(value) is type(params.get(name)) and value == params.get(name) for value in values)
             for name, values in self.when.items()
         )
+
+    def among(self, names: Collection[str]) -> Condition:
+        """What it asks of these parameters alone."""
+        return Condition(self.parameter, {name: values for name, values in self.when.items() if name in names})
 
     @property
     def text(self) -> str:

@@ -26,6 +26,9 @@ TASK_CHANGED: Final = "measured after the task's files changed"
 LIMITS_CHANGED: Final = "measured under other limits of [measure] than the study began with"
 """How the note begins of a measurement that was made after the limits of a valid run were changed."""
 
+ON_CORES: Final = "measured on core"
+"""How the note begins of a measurement that had some cores of its board's machine."""
+
 BEYOND_TOLERANCE: Final = "parity: "
 """How the note begins of a measurement whose worst golden case is further from the float model than the tolerance."""
 

@@ -10,7 +10,7 @@ from edgedeploy.evidence.front import Front
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.pictures import CasePicture
 from edgedeploy.report.rivals import Rival
-from edgedeploy.study.left import NotTried
+from edgedeploy.study.left import NotTried, Promotion
 from edgedeploy.study.outline import Outline
 from edgedeploy.study.plans import MadePlan
 
@@ -21,8 +21,9 @@ class ReportData:
     ``seconds`` is the time account by phase, ``overhead`` the share of it that is not work (None: not known);
     ``training`` how the baseline was trained, ``trainings`` how the other models were (see ``Store``);
     ``openings`` the log of the confirmation split (``utc``, ``reason``, ``variants``); ``command`` what was typed;
-    ``not_tried`` the rungs that the last run left; ``plans`` the plans of budgets by target and budget;
-    ``rivals`` who cannot be told apart from the pick; ``outline`` the shape of the pick's network."""
+    ``not_tried`` the rungs that the last run left, ``promoted`` those that were climbed in all runs; ``plans`` the plans of
+    budgets by target and budget; ``rivals`` who cannot be told apart from the pick; ``outline`` the shape of the pick's
+    network."""
 
     name: str
     front: Front
@@ -40,6 +41,7 @@ class ReportData:
     created_utc: str = ""
     notes: Sequence[str] = ()
     not_tried: Sequence[NotTried] = ()
+    promoted: Sequence[Promotion] = ()
     plans: Mapping[str, Mapping[str, MadePlan]] = field(default_factory=dict)
     rivals: Sequence[Rival] = ()
     outline: Outline = field(default_factory=Outline)

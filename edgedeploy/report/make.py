@@ -26,7 +26,7 @@ from edgedeploy.spec.public import without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import front_of, stored_spec, summarised, with_failures
-from edgedeploy.study.left import NotTried, kept_left
+from edgedeploy.study.left import NotTried, Promotion, kept_left, kept_promotions
 from edgedeploy.study.outline import Outline, outline_of
 from edgedeploy.study.plans import MadePlans, kept_plans
 from edgedeploy.study.store import Store
@@ -57,7 +57,7 @@ def report_data(folder: str | Path, *, pictures: bool = True) -> ReportData:
     drawn, notes = _pictures(store, study, spec, front, wanted)
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
     plans, plan_notes = _plans(store)
-    not_tried, left_notes = _not_tried(store)
+    not_tried, promoted, left_notes = _rungs(store)
     text = store.study_text()
     private = private_in(text)
     return ReportData(
@@ -77,6 +77,7 @@ def report_data(folder: str | Path, *, pictures: bool = True) -> ReportData:
         created_utc=study["created_utc"],
         notes=[without(note, private) for note in (*store.left_out(), *plan_notes, *left_notes, *notes)],
         not_tried=not_tried,
+        promoted=promoted,
         plans=plans,
         rivals=rivals_of(front, light, resampler),
         outline=_outline(store, front, measurements),
@@ -102,12 +103,20 @@ def _outline(store: Store, front: Front, measurements: Sequence[Measurement]) ->
     return outline_of(store, shown.variant.model_digest, names)
 
 
-def _not_tried(store: Store) -> tuple[tuple[NotTried, ...], list[str]]:
-    """What the last run did not try; or why it is not shown."""
+def _rungs(store: Store) -> tuple[tuple[NotTried, ...], tuple[Promotion, ...], list[str]]:
+    """What the last run did not try, and what was trained further; or why either is not shown."""
+    left: tuple[NotTried, ...] = ()
+    promoted: tuple[Promotion, ...] = ()
+    told = []
     try:
-        return kept_left(store), []
+        left = kept_left(store)
     except DataError as exc:
-        return (), [f"What was not tried is not shown: {exc}"]
+        told.append(f"What was not tried is not shown: {exc}")
+    try:
+        promoted = kept_promotions(store)
+    except DataError as exc:
+        told.append(f"What was trained further is not shown: {exc}")
+    return left, promoted, told
 
 
 def _plans(store: Store) -> tuple[MadePlans, list[str]]:

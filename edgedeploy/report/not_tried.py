@@ -1,4 +1,4 @@
-"""The report's section on rungs of recovery that were not climbed."""
+"""The report's sections on rungs of recovery: those that were climbed, and those that were not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from edgedeploy.report.tables import line
 
 SHOWN = 30
 """Rows of the table, the most promising ones."""
+
+
+def promoted_section(data: ReportData) -> Section | None:
+    """What was trained further and why, beside what was measured then; nothing where nothing was."""
+    if not data.promoted:
+        return None
+    names = [goal.metric for goal in data.front.objectives]
+    measured = {item.variant.digest: item.metrics for item in data.measurements if item.valid}
+    lines = []
+    for item in data.promoted:
+        found = measured.get(item.digest, {})
+        values = [quantity(found[name], name, data.front.unit(name)) if name in found else "none" for name in names]
+        lines.append(line(item.label, *values, item.reason))
+    caption = (
+        "Each training beyond the lowest rung, in the order of the proposals: what was measured of it, and why it was "
+        "trained. Values in the reason are what was predicted then."
+    )
+    return Section(
+        "What was trained further", caption, [Table(["Variant", *map(heading, names), "Trained for"], lines)]
+    )
 
 
 def not_tried_section(data: ReportData) -> Section | None:

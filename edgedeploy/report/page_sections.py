@@ -26,7 +26,7 @@ from edgedeploy.report.data import ReportData
 from edgedeploy.report.html import page
 from edgedeploy.report.layers import layers_section
 from edgedeploy.report.markdown import markdown
-from edgedeploy.report.not_tried import not_tried_section
+from edgedeploy.report.not_tried import not_tried_section, promoted_section
 from edgedeploy.report.page_details import (
     confirmation_section,
     environment_section,
@@ -93,6 +93,7 @@ def _parts(data: ReportData) -> tuple[Summary, list[Section]]:
         _every_variant(data),
         search_section(data),
         plans_section(data),
+        promoted_section(data),
         not_tried_section(data),
         sustained_section(data),
         serving_section(data),

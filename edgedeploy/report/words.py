@@ -10,7 +10,7 @@ from edgedeploy.evidence.bootstrap import LEVEL
 from edgedeploy.evidence.front import Front, Row
 from edgedeploy.evidence.pick import accuracy_objective
 from edgedeploy.evidence.quantities import heading, phrase, quantity, with_span
-from edgedeploy.records.measurement import BEYOND_TOLERANCE, LIMITS_CHANGED, TASK_CHANGED
+from edgedeploy.records.measurement import BEYOND_TOLERANCE, LIMITS_CHANGED, ON_CORES, TASK_CHANGED
 from edgedeploy.records.metric_table import (
     BOARD_METRICS,
     KEY_METRICS,
@@ -117,8 +117,9 @@ def failure_lines(report: Front) -> list[str]:
 
 
 def changed_lines(report: Front) -> list[str]:
-    """That variants on one front were measured with different code of the task, or under different limits, if they were."""
-    told = {TASK_CHANGED: "Two versions of the task are on one front: ", LIMITS_CHANGED: ""}
+    """That variants on one front were measured with different code of the task, under different limits, or on some cores of
+    their machine, if they were."""
+    told = {TASK_CHANGED: "Two versions of the task are on one front: ", LIMITS_CHANGED: "", ON_CORES: ""}
     return [
         f"{before if count < len(report.rows) else ''}{count} of {len(report.rows)} variants were {mark}."
         for beginning, before in told.items()

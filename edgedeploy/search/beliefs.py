@@ -24,12 +24,14 @@ LATER: Final = "others promised more for their time"
 @dataclass(frozen=True)
 class Belief:
     """Predicted values of the objectives, ``expected`` and ``optimistic``, the predicted ``gain`` of hypervolume over what
-    the front has, and what the evaluation is thought to cost. None of it is measured."""
+    the front has (None while it has none: nothing meets the limits yet), and what the evaluation is thought to cost. None of
+    it is measured. Where ``explores`` is not empty, it is not proposed for its gain, but for what that says it tells."""
 
     expected: tuple[float, ...]
     optimistic: tuple[float, ...]
-    gain: float
+    gain: float | None
     cost_s: float | None = None
+    explores: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -38,6 +40,7 @@ class Belief:
             "gain": self.gain,
             "cost_s": self.cost_s,
             "provenance": "predicted",
+            **({"explores": self.explores} if self.explores else {}),
         }
 
 
@@ -53,15 +56,17 @@ class Left:
 @dataclass(frozen=True)
 class Beliefs:
     """Of every candidate, by row: mean and standard deviation of each objective as it is ``modelled``, with the scale that
-    leads back to its units; ``gain`` as a share of the front's hypervolume, whatever it costs; ``bounds`` are the best
-    values that there can be, by the index of the objective."""
+    leads back to its units; ``gain`` as a share of the front's hypervolume, whatever it costs, or of nothing where the front
+    is ``empty``; ``bounds`` are the best values that there can be, by the index of the objective."""
 
     modelled: Sequence[tuple[Floats, Floats, Scale]]
     gain: Floats
     bounds: Mapping[int, float] = field(default_factory=dict)
+    empty: bool = False
 
     def of(self, row: int, cost_s: float | None) -> Belief:
-        return Belief(self._values(row, 0.0), self._values(row, DEVIATIONS), float(self.gain[row]), cost_s)
+        gain = None if self.empty else float(self.gain[row])
+        return Belief(self._values(row, 0.0), self._values(row, DEVIATIONS), gain, cost_s)
 
     def _values(self, row: int, deviations: float) -> tuple[float, ...]:
         found = []

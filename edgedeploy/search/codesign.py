@@ -6,8 +6,9 @@ at all, and the expected hypervolume improvement in closed form. What it propose
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -36,6 +37,9 @@ _HOPELESS: Final = 0.15
 
 _NOTHING: Final = 1e-4
 """A gain of less than this share of the front's hypervolume counts as none."""
+
+_EMPTY: Final = 1e-12
+"""A front with less hypervolume than this has none that a gain could be a share of."""
 
 _NEAR_MISS: Final = 0.01
 """Share of a limit by which two runs of one variant may differ: who misses by less may meet it."""
@@ -87,6 +91,7 @@ class CoDesign:
         nothing was predicted."""
         self.unreachable = ""
         """The constraint that was unreachable at the last proposal."""
+        self._explores = ""
 
     def tell(self, params: Mapping[str, Scalar], outcome: Outcome) -> None:
         self._waiting.append((dict(params), outcome))
@@ -103,17 +108,22 @@ class CoDesign:
         scored = [told for told in self._told if isinstance(told.outcome, Scored)]
         self._beliefs, self.best_gain, self.unreachable = None, None, ""
         if len(scored) < STARTUP:
-            return self._take(self._spread(pending), free, free)
+            liking = self._spread(pending)
+            untrained = free & [not self._knowledge.trains(variant) for variant in candidates.variants]
+            return self._take(liking, untrained, free) or self._take(liking, free, free)
         gain = self._gain(scored, pending)
         self.best_gain = self._best_gain(free)
-        exploring = free & [self._knowledge.explores(variant) for variant in candidates.variants]
+        told_by = [self._knowledge.explores(variant) for variant in candidates.variants]
+        exploring = free & np.array([bool(told) for told in told_by], dtype=bool)
         self.unreachable = self._unreachable(scored, free, still_exploring=bool(exploring.any()))
-        return (self._take(gain, exploring, free) if exploring.any() else None) or self._take(gain, free, free)
+        found = self._take(gain, exploring, free) if exploring.any() else None
+        self._explores = told_by[int(np.argmax(np.where(exploring, gain, -np.inf)))] if found is not None else ""
+        return found or self._take(gain, free, free)
 
     def belief(self, params: Mapping[str, Scalar]) -> Belief | None:
         """What was thought of a candidate at the last proposal; None when that was drawn by size."""
         rows = self._candidates().rows([self._space.variant(params).digest])
-        return self._belief(rows[0]) if self._beliefs is not None and rows else None
+        return replace(self._belief(rows[0]), explores=self._explores) if self._beliefs is not None and rows else None
 
     def left(self) -> list[Left]:
         """Variants of which a part is known already, such as the time of a structure, that were not tried, and why; the most
@@ -130,10 +140,11 @@ class CoDesign:
             variant = candidates.variants[row]
             if row in told or self._knowledge.before(variant) is not None:
                 continue
-            belief = self._belief(row)
-            reason = NO_CHANGE if belief.gain < _NOTHING else self._knowledge.left_out(variant) or LATER
-            found.append(Left(variant, belief, reason))
-        return sorted(found, key=lambda left: -left.belief.gain)
+            assert self._beliefs is not None
+            share = float(self._beliefs.gain[row])
+            reason = NO_CHANGE if share < _NOTHING else self._knowledge.left_out(variant) or LATER
+            found.append((share, Left(variant, self._belief(row), reason)))
+        return [left for _, left in sorted(found, key=lambda one: -one[0])]
 
     def _belief(self, row: int) -> Belief:
         assert self._beliefs is not None
@@ -146,7 +157,8 @@ class CoDesign:
         share, variants = self._beliefs.gain, self._candidates().variants
         rows = np.flatnonzero(free)
         best_first = rows[np.argsort(-share[rows], kind="stable")]
-        return next((float(share[row]) for row in best_first if not self._knowledge.left_out(variants[int(row)])), 0.0)
+        best = next((float(share[row]) for row in best_first if not self._knowledge.left_out(variants[int(row)])), 0.0)
+        return math.inf if self._beliefs.empty and best else best
 
     def _unreachable(self, scored: Sequence[_Told], free: NDArray[np.bool_], *, still_exploring: bool) -> str:
         """The first constraint that all missed by more than times of equals differ, and no free candidate is expected to
@@ -285,8 +297,9 @@ class CoDesign:
         for name in dict.fromkeys(name for outcome in outcomes for name in outcome.constraints):
             if name not in self._knowledge.limited:  # those moved the reference point already
                 gain *= self._processes.meets(name, seen.rows, outcomes)
-        share = gain / max(hypervolume(front, reference), 1e-12)
-        self._beliefs = Beliefs(modelled[: self._certain.asked], share, self._knowledge.bounds)
+        volume = hypervolume(front, reference)
+        share = gain / max(volume, _EMPTY)
+        self._beliefs = Beliefs(modelled[: self._certain.asked], share, self._knowledge.bounds, volume < _EMPTY)
         if self._knowledge.cost_s is not None:
             gain /= [self._knowledge.cost_s(variant) for variant in self._candidates().variants]
         return gain

@@ -46,8 +46,9 @@ class Knowledge:
     - ``left_out``: why a variant is never to be proposed, as things are now; empty when it may be.
     - ``told``: hears of each outcome, in the order in which the search does.
     - ``without_effect``: for each objective, names of parameters that cannot change it.
-    - ``explores``: whether evaluating the variant tells what nothing else has told so far, such as what training gives to a
-      network of its size. While there are such variants, the best of them come first.
+    - ``explores``: what evaluating the variant tells that nothing else has told so far, such as what training gives to a
+      network of its size; empty for nothing. While there are such variants, the best of them come first.
+    - ``trains``: whether the variant is there to be trained further: nothing is before anything can be predicted.
     - ``limits``: values of objectives, by index, beyond which a variant is of no use, as a constraint says; ``limited`` are
       the names of these constraints, which so count once.
     - ``of_weights``: the names of constraints that training may change, because they hang on what a network answers.
@@ -62,7 +63,8 @@ class Knowledge:
     before: Callable[[Variant], Variant | None] = _nobody
     left_out: Callable[[Variant], str] = _no_reason
     told: Callable[[Variant, Outcome], None] = _unheard
-    explores: Callable[[Variant], bool] = _nothing_new
+    explores: Callable[[Variant], str] = _no_reason
+    trains: Callable[[Variant], bool] = _nothing_new
     without_effect: tuple[frozenset[str], ...] = ()
     limits: Mapping[int, float] = field(default_factory=dict)
     limited: frozenset[str] = frozenset()

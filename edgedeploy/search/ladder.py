@@ -13,9 +13,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import Final
 
 from edgedeploy.records.variant import Variant
-from edgedeploy.search.outcomes import Failed, Outcome, Scored
+from edgedeploy.search.outcomes import NETWORK, Failed, Outcome, Scored
 from edgedeploy.search.rungs import Rungs
 
 GROWTH_OF_TIME = 0.8
@@ -27,6 +28,11 @@ OF_LIKE_SIZE = 2.0
 
 MOST_FOR_EXPLORING = 0.05
 """Share of the time left that may go into a training whose use is to tell what training gives."""
+
+
+WHAT_TRAINING_GIVES: Final = "what training gives to a network of this size"
+
+NO_LIMITS: Final[Mapping[str, float]] = {}
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ class Ladder:
     """The rungs of one study, which hears what happened to each variant. ``fixed`` are the indices of the objectives that
     do not depend on the values of weights; ``made`` says whether a variant's model lies there already, ``macs`` its
     multiply-accumulate operations, ``parameters`` how many it has, ``pace`` what was timed so far, ``left_s`` the seconds
-    that the study has left."""
+    that the study has left. ``limits`` are the constraints that the values of weights do not change, each with the share of
+    its bound by which a lowest rung may miss it and a higher one be tried all the same."""
 
     def __init__(
         self,
@@ -70,6 +77,7 @@ class Ladder:
         made: Callable[[Variant], bool] = lambda variant: False,
         pace: Callable[[], Pace] = Pace,
         left_s: Callable[[], float] = lambda: math.inf,
+        limits: Mapping[str, float] = NO_LIMITS,
     ) -> None:
         self._rungs = rungs
         self._fixed = tuple(fixed)
@@ -79,6 +87,7 @@ class Ladder:
         self._paces = pace
         self._pace = Pace()
         self._left_s = left_s
+        self._limits = limits
         self._outcomes: dict[str, Outcome] = {}
         self._climbed: dict[str, set[int]] = {}
         self._trained_sizes: list[float] = []
@@ -104,28 +113,34 @@ class Ladder:
         return None if self._is_climbed(below) else (self.before(below) or below)
 
     def left_out(self, variant: Variant) -> str:
-        """Why the variant is not to be evaluated; empty when it may be. Its lowest rung could not be built, or what it takes
-        is more than the study has left."""
+        """Why the variant is not to be evaluated; empty when it may. Its lowest rung could not be built or misses a limit
+        by what it is and not by what it answers, or what it takes is more than the study has left."""
         if self._rungs.below(variant) is None:
             return ""
         outcome = self._outcomes.get(self._rungs.lowest(variant).digest)
-        if isinstance(outcome, Failed) and outcome.phase == "build":
+        if isinstance(outcome, Scored) and any(
+            outcome.constraints.get(name, 0.0) > most for name, most in self._limits.items()
+        ):
+            return "it misses a limit that training does not change"
+        if isinstance(outcome, Failed) and outcome.phase in ("build", NETWORK):
             return "it cannot be built"
         left_s = self._left_s()
         return "" if left_s == math.inf or self.cost_s(variant) <= left_s else "the time does not suffice"
 
-    def explores(self, variant: Variant) -> bool:
-        """Whether a training to the middle rung is due: no network of about this size was trained so far, and it costs a
-        small share of the time left. What training gives to one size says little of another: a network that answers
-        nothing after half of its channels were cut may answer as well as the whole one after a few epochs."""
+    def explores(self, variant: Variant) -> str:
+        """:data:`WHAT_TRAINING_GIVES` where a training to the middle rung is due: no network of about this size was trained
+        so far, and it costs a small share of the time left. What training gives to one size says little of another: a
+        network that answers nothing after half of its channels were cut may answer as well as the whole one after a few
+        epochs. Else empty."""
         size = self._parameters(variant)
-        return (
+        due = (
             self._rungs.below(variant) is not None
             and variant.recovery_epochs == self._rungs.middle
             and size > 0
             and not any(size / OF_LIKE_SIZE < other < size * OF_LIKE_SIZE for other in self._trained_sizes)
             and self.cost_s(variant) <= MOST_FOR_EXPLORING * self._left_s()
         )
+        return WHAT_TRAINING_GIVES if due else ""
 
     def exact(self, variant: Variant) -> Mapping[int, float]:
         """The objectives that the lowest rung has told for all of them."""

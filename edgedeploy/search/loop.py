@@ -78,7 +78,7 @@ class Search:
         sampler: SamplerName = "co-design",
         knowledge: Knowledge = NO_KNOWLEDGE,
         warm: WarmStart | None = None,
-        proposed: Callable[[Variant, Belief], None] = lambda variant, belief: None,
+        proposed: Callable[[Variant, Belief | None], None] = lambda variant, belief: None,
         stop_gain: float = 0.0,
         give_up: float = 0.0,
         more_boards: bool = False,
@@ -183,8 +183,7 @@ class Search:
                     return "impossible"
                 if self._stopping.is_over(proposal.best_gain, len(self._outcomes)):
                     return "converged"
-                if proposal.belief is not None:
-                    self._proposed(self._space.variant(proposal.params), proposal.belief)
+                self._proposed(self._space.variant(proposal.params), proposal.belief)
                 begun = self._persist(partial(self._start, proposal))
                 self._stopping.begun(proposal.best_gain, proposal.unreachable)
                 return begun

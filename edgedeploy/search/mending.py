@@ -11,6 +11,7 @@ from collections.abc import Collection, Hashable, Sequence
 from typing import Final
 
 from edgedeploy.records.metrics import Direction
+from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.variant import SETTINGS, Variant
 from edgedeploy.search.outcomes import Outcome, Scored
 
@@ -44,7 +45,7 @@ class Mending:
 
     def told(self, variant: Variant, outcome: Outcome) -> None:
         self._told += 1
-        self._explored += self._is_new(variant)
+        self._explored += bool(self._new(variant))
         ways = self._ways_of(variant)
         if not isinstance(outcome, Scored):
             if outcome.teaches:
@@ -56,17 +57,23 @@ class Mending:
             alike.setdefault(variant.precision, outcome.values)
             self._losing |= {name for name, values in alike.items() if self._loses(values, alike.get(FLOAT))}
 
-    def explores(self, variant: Variant) -> bool:
-        """Whether the variant's precision lost something, and it has a way to mend that of which nothing was told in this
-        precision. Not more than one in :data:`MOST` of all variants does."""
-        return self._explored * MOST < self._told and self._is_new(variant)
+    def explores(self, variant: Variant) -> str:
+        """What the variant tells: its precision lost something, and it has a way to mend that of which nothing was told in
+        this precision. Empty for nothing, and once one in :data:`MOST` of all variants was tried for that."""
+        new = self._new(variant) if self._explored * MOST < self._told else ()
+        if not new:
+            return ""
+        return f"what of {variant.precision}'s loss is mended by {' and '.join(_named(*way) for way in new)}"
 
-    def _is_new(self, variant: Variant) -> bool:
-        """What one target cannot build, another one may."""
+    def _new(self, variant: Variant) -> tuple[_Way, ...]:
+        """Ways that nothing was told of. What one target cannot build, another one may."""
         target, precision = variant.target, variant.precision
-        return precision in self._losing and any(
-            (precision, way) not in self._tried and (target, precision, way) not in self._failed
+        if precision not in self._losing:
+            return ()
+        return tuple(
+            way
             for way in self._ways_of(variant)
+            if (precision, way) not in self._tried and (target, precision, way) not in self._failed
         )
 
     def _ways_of(self, variant: Variant) -> tuple[_Way, ...]:
@@ -94,3 +101,9 @@ def _ways(variant: Variant) -> tuple[_Way, ...]:
         return ()
     values: dict[str, Hashable] = {name: getattr(variant, name) for name in WAYS}
     return tuple((name, value) for name, value in values.items() if value != SETTINGS[name].default)
+
+
+def _named(setting: str, value: Hashable) -> str:
+    if isinstance(value, PrecisionPlan):
+        return f"plan {value.label}"
+    return f"weights of {value} bits" if setting == "weight_bits" else f"{setting} {value}"

@@ -21,6 +21,9 @@ class Scored:
     variances: tuple[float, ...] = ()
 
 
+NETWORK: Final = "network"
+"""The phase of a failure in which not even the torch network could be made: that of every target and precision alike."""
+
 _NOBODYS: Final = frozenset({"Unstable", "Unrepeatable"})
 
 

@@ -28,6 +28,9 @@ PEAK: Final = "peak_memory_bytes"
 LEAST_MEMORY_BYTES: Final = 16_000_000
 """An interpreter with numpy alone has more: a smaller limit is a slip."""
 
+MOST_CORES: Final = 8191
+"""Linux has room for no more processors."""
+
 MOST_MEMORY_BYTES: Final = 1 << 50
 """More is a slip too, and no board's."""
 
@@ -87,6 +90,9 @@ class BoardTable(Table):
     "512 MB". A variant with more is ended there, and is not on the front; the baseline runs without a limit, because
     ratios need it. The boards of a study have one `memory`, which is also a constraint on peak_memory_bytes, and brings
     the scenario `resources`."""
+    cores: tuple[Annotated[int, Field(ge=0, le=MOST_CORES)], ...] = ()
+    """Cores of the board's machine that this study has, by their numbers; left out, all of it. Studies that have other cores
+    measure there at the same time, and each number says so."""
     machine: Machine | None = None
     """An emulated processor instead of this host's: ``kind = "emulated:arm64"`` says both in one word."""
 
@@ -107,6 +113,16 @@ class BoardTable(Table):
             raise ValueError('`machine` goes with kind = "emulated", and only with it')
         if self.machine is not None and self.memory is not None:
             raise ValueError("an emulated processor has its emulator's memory: `memory` would say nothing of a board")
+        return self
+
+    @model_validator(mode="after")
+    def _cores_are_shared(self) -> BoardTable:
+        if len({*self.cores}) < len(self.cores):
+            raise ValueError("`cores` names one twice")
+        if self.cores and self.machine is not None:
+            raise ValueError("an emulated processor has cores of its own: leave `cores` out")
+        if self.cores and (self.governor is not None or self.nvpmodel is not None):
+            raise ValueError("`cores` shares the machine with others, whose `governor` or `nvpmodel` it may not change")
         return self
 
     @model_validator(mode="after")

@@ -53,7 +53,8 @@ def check_conditions(
 ) -> None:
     """Refuse conditions on what the space does not have, that always hold or hang on themselves, and points of the user's
     own that give a value to a parameter that does not matter there. ``usual`` has the values that a target and parameters
-    take where a point does not name them, as far as they are known."""
+    take where a point does not name them, as far as they are known: what hangs on the task's is left to
+    :func:`check_tries`."""
     legal = {"target": tuple(targets), **space}
     for index, table in enumerate(tables):
         for name in table.parameters:
@@ -68,9 +69,21 @@ def check_conditions(
         conditions = conditions_of(tables, legal)
     except ValueError as exc:
         raise source.error("only", str(exc), "Remove one of them") from None
-    for index, point in enumerate(points_of(tries, legal)):
+    check_tries(source, conditions, points_of(tries, legal), usual)
+
+
+def check_tries(
+    source: SpecSource,
+    conditions: Sequence[Condition],
+    tries: Sequence[Mapping[str, Scalar]],
+    usual: Mapping[str, Scalar],
+) -> None:
+    """Refuse points of the user's own that give a value to a parameter that does not matter there, as far as ``usual`` has
+    the values of what they do not name."""
+    for index, point in enumerate(tries):
         for condition in conditions:
-            if condition.parameter in point and not condition.holds({**usual, **point}):
+            there = {**usual, **point}
+            if condition.parameter in point and not condition.among(there).holds(there):
                 found = f"{condition.parameter} matters only {condition.text}"
                 raise source.error(
                     f"try[{index}].{condition.parameter}", found, "Name these values too, or leave it out"

@@ -54,7 +54,13 @@ def _key_path(location: Sequence[int | str]) -> str:
 
 
 def line_of(text: str, key: str) -> int | None:
-    """1-based line of a key path in TOML text (best effort: tables, arrays of tables, then the leaf's line)."""
+    """1-based line of a key path in TOML text (best effort: tables, arrays of tables, then the leaf's line; of a key in an
+    inline table, the line of that table)."""
+    found, parent = _own_line(text, key), key.rpartition(".")[0]
+    return line_of(text, parent) if found is None and parent else found
+
+
+def _own_line(text: str, key: str) -> int | None:
     parts = _PLACE.sub(r".\1\2", key).split(".")
     leaf = next((part for part in reversed(parts) if not part.isdigit()), parts[-1])
     before = parts[: parts.index(leaf)]

@@ -14,7 +14,7 @@ from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.ladder import Ladder
 from edgedeploy.search.mending import Mending
-from edgedeploy.search.outcomes import Outcome
+from edgedeploy.search.outcomes import NETWORK, Failed, Outcome
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.goals import named_constraints
 from edgedeploy.spec.study import StudySpec
@@ -26,6 +26,10 @@ from edgedeploy.study.store import Store
 if TYPE_CHECKING:
     from edgedeploy.search.space import Space
 
+FAR_OFF: Final = 0.5
+"""Share of a limit by which a time or a memory that is measured once misses it, whatever the noise."""
+
+NO_NETWORK: Final = "its network cannot be made"
 NOT_FOR_ACCURACY: Final = frozenset({"threads", "power_mode", "instances"})
 OF_WEIGHTS_ALONE: Final = frozenset({"recovery_epochs"})
 NOT_FOR_SIZE: Final = NOT_FOR_ACCURACY | {"calibration", "calibration_cases", "image_codec"} | OF_WEIGHTS_ALONE
@@ -57,8 +61,14 @@ def knowledge_of(
     )
     answers = [index for index, goal in enumerate(spec.objectives) if goal.metric not in BOARD_METRICS]
     mending = Mending([metrics[goal.metric].direction for goal in spec.objectives], answers)
+    refused = Refused(rungs)
+
+    def told_anyway(variant: Variant, outcome: Outcome) -> None:
+        mending.told(variant, outcome)
+        refused.told(variant, outcome)
+
     if not rungs.epochs:
-        return replace(plain, told=mending.told, explores=mending.explores)
+        return replace(plain, left_out=refused.left_out, explores=mending.explores, told=told_anyway)
     paces = Paces(store, account, lambda variant: sizes.of(variant).get("macs", 0.0))
     ladder = Ladder(
         rungs,
@@ -68,25 +78,45 @@ def knowledge_of(
         made=paces.is_trained,
         pace=paces.now,
         left_s=left_s,
+        limits={
+            name: 0.0 if limit.metric == "size_bytes" else FAR_OFF
+            for name, limit in named_constraints(spec, metrics).items()
+            if name not in plain.of_weights
+        },
     )
 
     def told(variant: Variant, outcome: Outcome) -> None:
         paces.take_in(variant)
         ladder.told(variant, outcome)
-        mending.told(variant, outcome)
-
-    def explores(variant: Variant) -> bool:
-        return ladder.explores(variant) or mending.explores(variant)
+        told_anyway(variant, outcome)
 
     return replace(
         plain,
         before=ladder.before,
-        left_out=ladder.left_out,
+        left_out=lambda variant: refused.left_out(variant) or ladder.left_out(variant),
         exact=ladder.exact,
         cost_s=ladder.cost_s,
-        explores=explores,
+        explores=lambda variant: ladder.explores(variant) or mending.explores(variant),
+        trains=lambda variant: rungs.below(variant) is not None,
         told=told,
     )
+
+
+class Refused:
+    """The networks that turned out to be none, such as one with fewer channels than a layer needs: no target and no
+    precision of them is proposed again, nor a higher rung."""
+
+    def __init__(self, rungs: Rungs) -> None:
+        self._rungs = rungs
+        self._models: set[str] = set()
+
+    def told(self, variant: Variant, outcome: Outcome) -> None:
+        if isinstance(outcome, Failed) and outcome.phase == NETWORK:
+            self._models.add(variant.model_digest)
+
+    def left_out(self, variant: Variant) -> str:
+        lowest = self._rungs.lowest(variant) if self._rungs.epochs else variant
+        return NO_NETWORK if self._models & {variant.model_digest, lowest.model_digest} else ""
 
 
 def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, tuple[int, Constraint]]:

@@ -16,6 +16,7 @@ MADE: Final = ("models", "artifacts", "baseline", "training", "inputs", "outputs
 ACCOUNT: Final = "account.jsonl"
 PLANS: Final = "plans.json"
 NOT_TRIED: Final = "not-tried.json"
+PROMOTED: Final = "promoted.json"
 IMPOSSIBLE: Final = "impossible.json"
 OPENINGS: Final = "confirmation/openings.jsonl"
 FOLDERS: Final = (*(folder.name for folder in ALL), *MADE, SET_ASIDE)
@@ -30,6 +31,7 @@ FILES: Final = (
     "index.jsonl",
     PLANS,
     NOT_TRIED,
+    PROMOTED,
     IMPOSSIBLE,
     "warm-start.json",
     "predicted.json",

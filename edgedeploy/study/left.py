@@ -1,6 +1,8 @@
-"""What a search with rungs of recovery did not try, and why: ``not-tried.json``, written anew after each run.
+"""What a search with rungs of recovery trained further, and why (``promoted.json``), and what it did not try, and why
+(``not-tried.json``, written anew after each run).
 
-Its values are predicted. Nothing reads them but a report, and none of them is on a front. A run that is cut leaves no list.
+Values in both are predicted. Nothing reads them but a report, and none of them is on a front. A run that is cut leaves no
+list of what was not tried.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgedeploy.errors import DataError
 from edgedeploy.files import write_json
 from edgedeploy.records.variant import Variant
+from edgedeploy.runtime.wire.serde import from_json
 from edgedeploy.search.beliefs import Belief, Left
 from edgedeploy.spec.study import StudySpec
-from edgedeploy.study.layout import NOT_TRIED
+from edgedeploy.study.layout import NOT_TRIED, PROMOTED
 from edgedeploy.study.reading import read_record
 from edgedeploy.study.store import Store
 
@@ -31,18 +35,51 @@ class NotTried:
     reason: str
     expected: Mapping[str, float]
     optimistic: Mapping[str, float]
-    gain: float
+    gain: float | None
     cost_s: float | None
 
 
-def promotion(spec: StudySpec, variant: Variant, belief: Belief) -> str:
-    """Why a variant is trained further, for people."""
+@dataclass(frozen=True)
+class Promotion:
+    """A variant by its digest and label that was trained further, and why, with what was predicted then."""
+
+    digest: str
+    label: str
+    reason: str
+
+
+def keep_promotion(store: Store, spec: StudySpec, variant: Variant, belief: Belief | None) -> str:
+    """Write down why a variant is trained further, beside those of before; a line about it. A damaged file is begun anew."""
+    try:
+        before = [item for item in kept_promotions(store) if item.digest != variant.digest]
+    except DataError:
+        before = []
+    reason = _reason(spec, variant, belief)
+    kept = [*before, Promotion(variant.digest, variant.label, reason)]
+    write_json(store.root / PROMOTED, {"provenance": "predicted", "promoted": [vars(item) for item in kept]})
+    return f"{variant.label}: {reason}"
+
+
+def kept_promotions(store: Store) -> tuple[Promotion, ...]:
+    """What was trained further in all runs, in order. Raises ``DataError`` for a damaged file."""
+    path = store.root / PROMOTED
+    if not path.exists():
+        return ()
+    return read_record(path, lambda data: tuple(from_json(Promotion, item) for item in data["promoted"]), REMEDY)
+
+
+def _reason(spec: StudySpec, variant: Variant, belief: Belief | None) -> str:
+    epochs = f"{variant.recovery_epochs} epoch{'s' if variant.recovery_epochs != 1 else ''}"
+    if belief is None:
+        return f"{epochs}, drawn by {spec.search.sampler} without a prediction"
     goal = next((i for i, one in enumerate(spec.objectives) if one.metric in _open_metrics(spec, belief)), 0)
     cost = "" if belief.cost_s is None else f", for about {belief.cost_s:.0f} s"
-    return (
-        f"{variant.label}: {variant.recovery_epochs} epochs, because {spec.objectives[goal].metric} is predicted to be "
-        f"{belief.expected[goal]:.4g}, at best {belief.optimistic[goal]:.4g}: {belief.gain:.2%} of the front's volume{cost}"
-    )
+    predicted = f"predicted to be {belief.expected[goal]:.4g}, at best {belief.optimistic[goal]:.4g}"
+    metric = spec.objectives[goal].metric
+    if belief.explores:
+        return f"{epochs}, to tell {belief.explores}: {metric} is {predicted}{cost}"
+    worth = "and nothing is on the front yet" if belief.gain is None else f"{belief.gain:.2%} of the front's volume"
+    return f"{epochs}, because {metric} is {predicted}: {worth}{cost}"
 
 
 def _open_metrics(spec: StudySpec, belief: Belief) -> set[str]:
@@ -94,6 +131,6 @@ def _from_json(data: Mapping[str, Any]) -> NotTried:
         reason=str(data["reason"]),
         expected={str(name): float(value) for name, value in data["expected"].items()},
         optimistic={str(name): float(value) for name, value in data["optimistic"].items()},
-        gain=float(data["gain"]),
+        gain=None if data["gain"] is None else float(data["gain"]),
         cost_s=None if cost_s is None else float(cost_s),
     )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from edgedeploy.errors import SpecError
 from edgedeploy.evidence.statistics import StabilityLimits
-from edgedeploy.records.measurement import LIMITS_CHANGED
+from edgedeploy.records.measurement import LIMITS_CHANGED, ON_CORES
 from edgedeploy.records.units import human
 from edgedeploy.runtime.agent.memory_limit import CONTROL_GROUP, LOOKING
 from edgedeploy.spec.measuring import MeasureTable
@@ -19,6 +19,10 @@ RAISED: Final = ("max_drift", "max_spread", "max_background_cores", "max_heating
 
 EITHER: Final = ("retries", "cool_down")
 """Keys that say when an invalid run is repeated: they make no valid run invalid, whichever way they change."""
+
+
+MOST_TOLD: Final = 64
+"""Cores in a note."""
 
 
 def stability_limits(table: MeasureTable) -> StabilityLimits:
@@ -41,6 +45,22 @@ def memory_notes(environment: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(size_bytes, int) or not 0 < size_bytes < 1 << 63 or by not in (CONTROL_GROUP, LOOKING):
         return ()
     return (f"its process had {human(size_bytes, 'bytes')} of memory at most, held by {by}",)
+
+
+def lease_notes(environment: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which cores of its machine a run had, where it had not all, and on which others measured meanwhile."""
+    told = environment.get("leased")
+    if not isinstance(told, Mapping):
+        return ()
+    own, others = (_core_words(told.get(name)) for name in ("cores", "others"))
+    beside = f" while others measured on {others}" if others else " while nobody measured on the others"
+    return (f"{ON_CORES}{own.removeprefix('core')} of the board's machine{beside}",) if own else ()
+
+
+def _core_words(cores: Any) -> str:
+    if not isinstance(cores, (list, tuple)) or not all(isinstance(core, int) for core in cores[:MOST_TOLD]):
+        return ""
+    return f"core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores[:MOST_TOLD]))}" if cores else ""
 
 
 def limits_of(spec: StudySpec) -> dict[str, float]:

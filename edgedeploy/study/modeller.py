@@ -23,7 +23,7 @@ from edgedeploy.compress.model import (
 )
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.weights_file import WeightsFile
-from edgedeploy.errors import DataError, SpecError
+from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import new_folder, read_json, write_atomic
 from edgedeploy.interfaces.target import Target
 from edgedeploy.interfaces.task import (
@@ -103,6 +103,8 @@ class Modeller:
         self._out_of_time = out_of_time
         self._elastics = Elastics(task, store, account, self._note, self._own_weights)
         self._wider = Wider(task, store, self._note, self._own_weights)
+        self.refused: set[str] = set()
+        """Digests of models that cannot be made, whatever target they are for."""
 
     @cached_property
     def baseline_model(self) -> Any:
@@ -169,7 +171,11 @@ class Modeller:
             return self._ready_made(self.task, folder)
         kept = self._kept_reference(folder)
         if kept is None:
-            self._maker(variant)(variant, folder)
+            try:
+                self._maker(variant)(variant, folder)
+            except Unsupported:
+                self.refused.add(variant.model_digest)
+                raise
             kept = Reference.from_json(read_json(folder / "reference.json"), folder)
         drop_checkpoint(self._store.checkpoint(variant.model_digest))
         return kept

@@ -41,7 +41,7 @@ from edgedeploy.records.variant import UNIFORM, Scalar
 from edgedeploy.records.weightbits import SATURATES
 from edgedeploy.search.space import Space
 from edgedeploy.spec.boards import BoardTable
-from edgedeploy.spec.conditions import conditions_of
+from edgedeploy.spec.conditions import check_tries, conditions_of
 from edgedeploy.spec.recovery import elastic_of
 from edgedeploy.spec.search import combinations_of, points_of
 from edgedeploy.spec.source import SpecSource
@@ -175,6 +175,7 @@ def prepare(
         never=combinations_of(spec.never, spec.space),
         only=conditions_of(spec.only, {"target": spec.study.targets, **spec.space}),
     )
+    check_tries(source, space.only, space.tries, space.baseline(space.targets[0]))
     told = tuple(map(str, getattr(task, "notes", ())))
     notes = (*older_keys(source), *baseline.notes, *_saturation(spec, targets, info), *cannot_be_cut, *told)
     left_out = _left_out(spec, targets, info)

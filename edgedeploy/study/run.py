@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +113,8 @@ class StudyRun:
         self._machines = Machines()
         here = (found := probe())["boot_id"] or found["identity"]
         self._host = self._machines.of(here)
-        self._at_home = any(info.kernel == here for _, info in ready.boards)
+        self._here = here
+        self._at_home = any(map(self._is_home, (info for _, info in ready.boards)))
         self._counting = threading.Lock()
         self._several = len(ready.boards) + len(ready.away) > 1
         self._boards = {info.name: (board, info) for board, info in ready.boards}
@@ -122,10 +124,17 @@ class StudyRun:
         self._trials = {info.name: self._trials_on(board, info) for board, info in ready.boards}
         self._crew = self._enlist()
 
+    def _is_home(self, info: BoardInfo) -> bool:
+        """Whether a board is this host: what trains here would be timed with what it measures. A board that has other cores
+        of this machine than this process is none."""
+        return info.kernel == self._here and not (
+            info.leased_cores and os.sched_getaffinity(0).isdisjoint(info.leased_cores)
+        )
+
     def _place(self, info: BoardInfo) -> AbstractContextManager[object]:
         """What is held while a board runs: its machine. Which board of a cluster takes a job is not known before."""
         if self._ready.cluster is None:
-            return self._machines.of(info.kernel)
+            return self._host if self._is_home(info) else self._machines.of(info.seat)
         return self._host if self._at_home else nullcontext()
 
     def _trials_on(self, board: Board | None, info: BoardInfo) -> Trials:

@@ -26,7 +26,7 @@ from edgedeploy.study.impossible import keep_proofs, proofs
 from edgedeploy.study.knowledge import knowledge_of
 from edgedeploy.study.known import Known
 from edgedeploy.study.layout import NOT_TRIED
-from edgedeploy.study.left import keep_left, promotion
+from edgedeploy.study.left import keep_left, keep_promotion
 from edgedeploy.study.plans import PlanMaker, seeds_in
 from edgedeploy.study.preflight import Ready
 from edgedeploy.study.store import Store
@@ -109,9 +109,12 @@ class Searching:
             self.say("note", line)
         return finished
 
-    def _proposed(self, variant: Variant, belief: Belief) -> None:
-        if self.rungs.below(variant) is not None:
-            self.say("note", promotion(self.spec, variant, belief))
+    def _proposed(self, variant: Variant, belief: Belief | None) -> None:
+        taken_over = belief is None and self.store.model_folder(variant.model_digest).exists()
+        if self.rungs.below(variant) is not None and not taken_over:
+            self.say("note", keep_promotion(self.store, self.spec, variant, belief))
+        elif belief is not None and belief.explores:
+            self.say("note", f"{variant.label} is tried to tell {belief.explores}")
 
     def _planned_space(self, trials: int) -> Space:
         """The space with the plans of its budgets, which are made once the search's first variants are measured."""

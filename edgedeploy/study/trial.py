@@ -41,13 +41,14 @@ from edgedeploy.records.weightbits import nearer
 from edgedeploy.reference.layers import with_sources
 from edgedeploy.reference.parity import Judged, check_executed, judge, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
+from edgedeploy.search.outcomes import NETWORK
 from edgedeploy.spec.goals import named_constraints
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
 from edgedeploy.study.disk import raise_if_of_the_disk
 from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.known import Known
-from edgedeploy.study.limits import memory_notes, stability_limits
+from edgedeploy.study.limits import lease_notes, memory_notes, stability_limits
 from edgedeploy.study.runner import Runner, in_order, outputs_of
 from edgedeploy.study.scores import score
 from edgedeploy.study.serving import serving
@@ -132,6 +133,8 @@ class Trials:
             return self.outcome(self._measure_steadily(variant))
         except (BuildError, MeasurementError) as exc:
             kind = type(exc).__name__
+            if phase == "build" and variant.model_digest in self.bench.models.refused:
+                phase = NETWORK
             self.alive(
                 variant
             )  # an interrupt that a toolchain reported as its own error is not a failure of the variant
@@ -358,6 +361,7 @@ class Trials:
             weight_bits=self.bench.weight_bits(variant),
             notes=(
                 *(*self.marks, *self.bench.start_notes(variant), *memory_notes(raw.environment)),
+                *lease_notes(raw.environment),
                 *self._parity_notes(parity, scores.metrics),
                 *((images.text(variant.image_codec or "not coded"),) if images is not None else ()),
             ),

@@ -106,6 +106,7 @@ class Probe:
     accelerators: tuple[str, ...] = ()
     isa_known: tuple[str, ...] = ()
     codecs: str = ""
+    leased_cores: tuple[int, ...] = ()
 
 
 def object_of(text: bytes) -> dict[str, Any]:

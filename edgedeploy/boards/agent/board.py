@@ -93,16 +93,18 @@ class RemoteBoard:
             root=options.root,
             timeout_s=options.command_timeout_s,
             sessions=options.sessions,
+            cores=options.cores,
         )
 
     def _info(self, probe: Mapping[str, Any], transport: Transport) -> BoardInfo:
         found = answers.probe(f"board {self.name!r}: what it is", probe)
         emulated = self.provenance == "emulated"
+        shared = emulated or found.leased_cores  # with others, for whom no mode may be changed
         own = {
             "name": self.name,
             "provenance": self.provenance,
             "notes": (*self._notes, *found.notes),
-            "power_modes": {} if emulated else found.power_modes,  # this host's are none of its own
+            "power_modes": {} if shared else found.power_modes,
             "host_key": "" if emulated else getattr(transport, "host_key", ""),  # new for each emulation
         }
         return BoardInfo(**{**vars(found), **own})

@@ -109,6 +109,7 @@ _BOARD_CAUSES: Final = {
     "codec_differs": "Install the host's imagecodecs on the board, or leave the codec out of [space]",
     "unfit_stages": "In [measure.realtime], name only stages that fit the task's arrays",
     "power_mode_refused": "Ask for a mode that the board has, or let the board's user set it without a password (sudoers)",
+    "no_such_cores": "Name cores that the board has and its user may use, in its table: cores = [...]",
     "supervisor_died": "The run ended without a word: look for a reboot or the kernel's out-of-memory killer; run it again",
     "internal": "This is a bug of the agent; the board's log above says where",
 }
@@ -185,8 +186,10 @@ class AgentClient:
         root: str,
         timeout_s: float = COMMAND_TIMEOUT_S,
         sessions: Sequence[PackedSession] = (),
+        cores: Sequence[int] = (),
     ) -> AgentClient:
-        """Bring the agent with these sessions to the board unless it is there. Raises ``BoardError``."""
+        """Bring the agent with these sessions to the board unless it is there; it keeps to ``cores`` where some are given.
+        Raises ``BoardError``."""
         agent = agent_file(tuple(sessions))
         argv = [python, "-c", ONE_LINE, root, agent.sha256]
         asked = f"board {board!r}: start its agent in {root}"
@@ -196,7 +199,8 @@ class AgentClient:
             answer = _bootstrap_answer(asked, python, done)
         if not answer.here:
             raise CommandFailed(asked, "the agent's file is damaged after the upload", "Check the board's disk")
-        return cls(transport, board, (python, answer.path, "--root", answer.root), answer.root, timeout_s)
+        kept_to = ("--cores", ",".join(map(str, cores))) if cores else ()
+        return cls(transport, board, (python, answer.path, "--root", answer.root, *kept_to), answer.root, timeout_s)
 
     def call(self, *arguments: str, stdin: bytes = b"", timeout_s: float | None = None) -> dict[str, Any]:
         """One command's answer. Raises the agent's fault as an error, ``CommandFailed`` when it gave no answer, and

@@ -55,7 +55,7 @@ class BoardOptions:
     on the board's clock: how long it waits for a sign of its holder, and how long a run goes on without one.
     ``power_cycle`` is a command on this host that turns the board off and on. ``sessions`` are those of other packages'
     targets: the agent takes them along. ``clock`` is what the board's clock is worth: times on a ``virtual`` one are not
-    held against this host's."""
+    held against this host's. ``cores`` are those of the board's machine that are leased, empty for all of it."""
 
     python: str = "python3"
     root: str = DEFAULT_ROOT
@@ -71,6 +71,7 @@ class BoardOptions:
     power_cycle: tuple[str, ...] = ()
     sessions: tuple[PackedSession, ...] = ()
     clock: Clock = "wall"
+    cores: tuple[int, ...] = ()
 
 
 class Link:

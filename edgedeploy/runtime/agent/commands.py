@@ -10,6 +10,8 @@
 
     verify, activate, run                   a product's: see ``edgedeploy.runtime.bundle.commands``
 
+``--cores 2,3`` before the command keeps it, and all that it starts, to these cores, which are leased apart from others.
+
 A fault is ``{"fault": CAUSE, "message": TEXT}`` and exit status 3. Modules are imported by the command that needs them:
 every command starts a process, on boards where that is slow.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return work(Path(arguments.folder), arguments.side, arguments.cold, arguments.case)
     try:
+        _keep_to(arguments.cores)
         answer = _answer(arguments)
         if answer is not None:
             print_json(answer)
@@ -60,7 +64,7 @@ def _answer(arguments: argparse.Namespace) -> Any:
     root = Root(Path(arguments.root).expanduser())
     command = arguments.command
     if command == "probe":
-        return _probe()
+        return _probe(arguments.cores)
     if command == "lease":
         return _lease(root, arguments)
     if command == "commit":
@@ -71,20 +75,39 @@ def _answer(arguments: argparse.Namespace) -> Any:
 
     if command == "start":
         wanted = {sha256: int(size) for sha256, size in _pairs(arguments)}
-        return supervisor.start(root, arguments.job, json.load(sys.stdin), wanted)
+        return supervisor.start(root, arguments.job, json.load(sys.stdin), wanted, arguments.cores)
     return {**supervisor.job_status(root, arguments.job), "log": supervisor.log_tail(root, arguments.job)}
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    return tuple(int(core) for core in text.split(",") if core)
+
+
+def _keep_to(cores: tuple[int, ...]) -> None:
+    """Bind this process, and with it all that it starts, to leased cores. Raises :class:`RuntimeFault` ``no_such_cores``."""
+    if not cores:
+        return
+    before = sorted(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, cores)
+    if os.sched_getaffinity(0) != {*cores}:
+        os.sched_setaffinity(0, before)
+        raise RuntimeFault("no_such_cores", f"cores {list(cores)} are asked for, and it has {before}")
 
 
 def _pairs(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     return [(first, second) for first, _, second in (pair.rpartition(":") for pair in arguments.pairs)]
 
 
-def _probe() -> dict[str, Any]:
-    from edgedeploy.runtime.agent.claim import claim_note
+def _probe(cores: tuple[int, ...]) -> dict[str, Any]:
+    from edgedeploy.runtime.agent.claim import claim_note, leased_note
     from edgedeploy.runtime.sensors.probe import probe
 
-    found, note = probe(), claim_note()
-    return {**found, "notes": [*found["notes"], note]} if note else found
+    found, told = probe(), [claim_note()]
+    if cores:
+        found["leased_cores"] = list(cores)
+        told.append(leased_note(cores))
+    return {**found, "notes": [*found["notes"], *filter(None, told)]}
 
 
 def _lease(root: Root, arguments: argparse.Namespace) -> None:
@@ -95,7 +118,7 @@ def _lease(root: Root, arguments: argparse.Namespace) -> None:
         owner=arguments.owner,
         wait_s=arguments.wait,
         resume=arguments.resume,
-        grant=lambda lease: print_json({**lease, "probe": _probe()}),
+        grant=lambda lease: print_json({**lease, "probe": _probe(arguments.cores)}),
         heartbeat_limit_s=arguments.heartbeat_limit,
     )
 
@@ -106,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         description=f"Of bundles, for a product: {', '.join(PRODUCT)} (each has --help). All else is the measuring agent's.",
     )
     parser.add_argument("--root", default="~/.edgedeploy")
+    parser.add_argument("--cores", type=_cores, default=())
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("probe")
     lease = commands.add_parser("lease")

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from edgedeploy.runtime.agent.claim import others_at_work
 from edgedeploy.runtime.agent.job import IMPORTING, LOADING
 from edgedeploy.runtime.agent.memory import KillCount, explain_kill, past_limit, resident_bytes
 from edgedeploy.runtime.agent.memory_limit import MemoryLimit
@@ -29,6 +30,7 @@ from edgedeploy.runtime.wire.job import JobSpec, MeasurePlan, ScenarioPlan
 from edgedeploy.runtime.wire.result import AgentResult, OutputsFile, RawSide
 
 NOT_TIMED = "no timed queries were asked for"
+NOT_ITS_OWN = "the board has some cores of its machine, and sensors count what others do on the rest"
 
 
 class Workers:
@@ -190,10 +192,12 @@ class WorkerProcess:
         self._process.kill()
 
 
-def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
-    """The whole measurement. Raises :class:`RuntimeFault`."""
+def run_job(job: JobSpec, folder: Path, workers: Workers, leased: Sequence[int] = ()) -> AgentResult:
+    """The whole measurement. ``leased`` are the cores that this process is bound to, empty for those of the machine. Raises
+    :class:`RuntimeFault`."""
     plan = job.plan
     environment: dict[str, Any] = {}
+    beside = set(others_at_work(leased)) if leased else set()
     build_engines(workers, job)
     if plan.cool_to_c is not None:
         environment["cool_down"] = cool_down(plan.cool_to_c, plan.cool_down_s)
@@ -206,19 +210,21 @@ def run_job(job: JobSpec, folder: Path, workers: Workers) -> AgentResult:
     if live["candidate"].limit is not None:
         environment["memory_limit"] = {"bytes": plan.memory_limit_bytes, "held_by": live["candidate"].limit.by}
     environment["cores"] = {name: worker.cores for name, worker in live.items()}
-    meter = _background_meter(live)
+    meter = _background_meter(live, leased)
     recorder = ConditionRecorder(sorted({core for worker in live.values() for core in worker.cores}))
     series = steady(live, plan, recorder.look)
     environment["during"] = recorder.result()
     environment.update(meter.stop())
-    environment["energy"] = measure_energy(live) if plan.queries else {"missing": NOT_TIMED}
+    environment["energy"] = _energy(live, plan, leased)
     facts = {name: worker.ask("facts") for name, worker in live.items()}
     outputs = _collect(live["candidate"], folder) if plan.collect_outputs else None
     environment["after"] = snapshot()
+    if leased:
+        environment["leased"] = {"cores": [*leased], "others": sorted(beside | set(others_at_work(leased)))}
     loads = [item for item in plan.scenarios if item.name not in WHOLE]
     if loads:
         # Apart from the conditions above: a board that throttles under a sustained load is a finding, not a void run.
-        meter = _background_meter(live)
+        meter = _background_meter(live, leased)
         scenarios.update(run_loads(live["candidate"], loads))
         environment["scenarios"] = {**meter.stop(), "after": snapshot()}
     live["candidate"].end_past_limit()  # before layers: what a profiler needs is not the variant's
@@ -255,8 +261,17 @@ def profiled(worker: WorkerProcess, runs: int) -> dict[str, Any]:
         return {"missing": exc.message}
 
 
-def _background_meter(live: Mapping[str, WorkerProcess]) -> BackgroundMeter:
-    return BackgroundMeter(lambda: time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values()))
+def _energy(live: Mapping[str, WorkerProcess], plan: MeasurePlan, leased: Sequence[int]) -> dict[str, Any]:
+    if leased:
+        return {"missing": NOT_ITS_OWN}
+    return measure_energy(live) if plan.queries else {"missing": NOT_TIMED}
+
+
+def _background_meter(live: Mapping[str, WorkerProcess], cores: Sequence[int]) -> BackgroundMeter:
+    def own_cpu_ns() -> int:
+        return time.process_time_ns() + sum(cpu_time_ns(worker.pid) for worker in live.values())
+
+    return BackgroundMeter(own_cpu_ns, cores)
 
 
 def run_loads(worker: WorkerProcess, scenarios: Sequence[ScenarioPlan]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +32,9 @@ END_PATIENCE_S = 5.0
 """How long a killed process may take to be gone before it counts as hung in the kernel."""
 
 
-def start(root: Root, job_id: str, spec: Any, wanted: Mapping[str, int]) -> dict[str, Any]:
-    """Start the job in the background, once: a second call with its id changes nothing. Returns at once.
+def start(root: Root, job_id: str, spec: Any, wanted: Mapping[str, int], cores: Sequence[int] = ()) -> dict[str, Any]:
+    """Start the job in the background, once: a second call with its id changes nothing. Returns at once. ``cores`` are those
+    that are leased for it, which this process is bound to.
 
     ``wanted`` (hash -> size in bytes) are the blobs that it needs. Nothing starts while one of them is ``missing``; the
     answer then has what :func:`~edgedeploy.runtime.agent.blobs.verify` says. Raises :class:`RuntimeFault`:
@@ -56,7 +57,7 @@ def start(root: Root, job_id: str, spec: Any, wanted: Mapping[str, int]) -> dict
     status = Status(folder, job)
     status.write("waiting")
     if _detach(folder):
-        _supervise(root, job, folder, status)
+        _supervise(root, job, folder, status, cores)
         os._exit(0)
     return {**answer, "started": True}
 
@@ -108,7 +109,7 @@ class Status:
         write_json(self._path, value)
 
 
-def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
+def _supervise(root: Root, job: JobSpec, folder: Path, status: Status, cores: Sequence[int]) -> None:
     """In the detached process: what measures is imported here, while the host has its answer already."""
     from edgedeploy.runtime.agent.measure import Workers, run_job
     from edgedeploy.runtime.sensors.powermode import PowerModes
@@ -119,12 +120,12 @@ def _supervise(root: Root, job: JobSpec, folder: Path, status: Status) -> None:
         try:
             status.write("waiting")
             watch.start()
-            with alone_on_this_machine(job, watch):
+            with alone_on_this_machine(job, watch, cores):
                 status.write("running")
                 watch.limit_time(job.plan.time_limit_s)
                 materialise(root, job, folder)
                 with PowerModes(root.folder).held(dict(job.plan.power_mode)) as set_up:
-                    result = run_job(job, folder, workers)
+                    result = run_job(job, folder, workers, cores)
                 result = replace(result, environment={**result.environment, "power_mode_asked": set_up})
                 write_json(folder / "result.json", to_json(result))
             watch.raise_verdict()
@@ -213,21 +214,22 @@ class Watch(threading.Thread):
 
 
 @contextmanager
-def alone_on_this_machine(job: JobSpec, watch: Watch) -> Iterator[None]:
-    """Hold the machine while timing. Two boards with roots or containers of their own may be one machine: they never time
-    side by side.
+def alone_on_this_machine(job: JobSpec, watch: Watch, cores: Sequence[int] = ()) -> Iterator[None]:
+    """Hold the machine while timing, or the ``cores`` that are leased. Two boards with roots or containers of their own may
+    be one machine: they never time side by side on one core.
 
     A job that times nothing does not wait. Raises :class:`RuntimeFault` ``busy`` past ``busy_wait_s``.
     """
     if not job.plan.timed:
         yield
         return
-    with Claim() as claim:
+    with Claim(cores) as claim:
         give_up_s = time.monotonic() + job.busy_wait_s
         while not claim.take():
             watch.raise_verdict()
             if time.monotonic() > give_up_s:
-                raise RuntimeFault("busy", f"this machine was measuring for another board for {job.busy_wait_s:g} s")
+                what = f"core {', '.join(map(str, cores))} of this machine" if cores else "this machine"
+                raise RuntimeFault("busy", f"{what} was measuring for another board for {job.busy_wait_s:g} s")
             time.sleep(0.05)
         yield
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +86,17 @@ def _jetson_clocks() -> dict[str, Any]:
 class BackgroundMeter:
     """CPU time of other processes, from its construction to :meth:`stop`, from the kernel's accounting.
 
-    ``own_cpu_ns`` returns the CPU time so far of all processes that belong to the run.
+    ``own_cpu_ns`` returns the CPU time so far of all processes that belong to the run, ``cores`` those that they are bound
+    to: what runs on others does not count. Empty for the whole machine.
     """
 
-    def __init__(self, own_cpu_ns: Callable[[], int]) -> None:
+    def __init__(self, own_cpu_ns: Callable[[], int], cores: Sequence[int] = ()) -> None:
         self._own_cpu_ns = own_cpu_ns
+        self._cores = tuple(cores)
         self._at_start = self._read()
 
     def _read(self) -> tuple[int, int, int, int, int]:
-        busy_ns, stolen_ns = machine_cpu_ns(Path("/proc/stat").read_text(encoding="ascii"))
+        busy_ns, stolen_ns = machine_cpu_ns(Path("/proc/stat").read_text(encoding="ascii"), self._cores)
         return busy_ns, stolen_ns, self._own_cpu_ns(), time.monotonic_ns(), time.time_ns()
 
     def stop(self) -> dict[str, float | int]:
@@ -109,12 +111,17 @@ class BackgroundMeter:
         }
 
 
-def machine_cpu_ns(stat: str) -> tuple[int, int]:
-    """Busy and stolen CPU time of the whole machine since boot, from the text of ``/proc/stat``.
+def machine_cpu_ns(stat: str, cores: Sequence[int] = ()) -> tuple[int, int]:
+    """Busy and stolen CPU time of the whole machine since boot, or of some of its cores, from the text of ``/proc/stat``.
 
     Guest time is not added: the kernel already counts it in user time.
     """
-    fields = [int(n) for n in stat.split("\n", 1)[0].split()[1:]]
-    user, nice, system, _idle, _iowait, irq, softirq, stolen = fields[:8]
+    wanted = {f"cpu{core}" for core in cores} or {"cpu"}
+    busy = stolen = 0
+    for line in stat.splitlines():
+        name, *fields = line.split()
+        if name in wanted:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+            busy, stolen = busy + user + nice + system + irq + softirq, stolen + steal
     tick_ns = 1_000_000_000 // _TICKS_PER_S
-    return (user + nice + system + irq + softirq) * tick_ns, stolen * tick_ns
+    return busy * tick_ns, stolen * tick_ns

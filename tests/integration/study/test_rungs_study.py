@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import edgedeploy
 from edgedeploy.errors import SpecError
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.study.layout import NOT_TRIED
-from edgedeploy.study.left import kept_left
+from edgedeploy.study.left import kept_left, kept_promotions
 from edgedeploy.study.store import Store
 
 pytestmark = pytest.mark.beside
@@ -71,7 +72,24 @@ def test_every_promotion_says_why(folder: tuple[Path, list[Any]]) -> None:
     _, events = folder
     told = [event.text for event in events if event.kind == "note" and "is predicted to be" in event.text]
     assert told
-    assert all("epochs, because" in text and "of the front's volume" in text for text in told)
+    for text in told:
+        assert (", because" in text and "of the front's volume" in text) != ("to tell what training gives" in text), (
+            text
+        )
+
+
+def test_the_folder_and_the_report_keep_each_promotion_with_its_reason(folder: tuple[Path, list[Any]]) -> None:
+    out, events = folder
+    store = Store(out)
+    told = [event.text for event in events if event.kind == "note" and "is predicted to be" in event.text]
+    promoted = kept_promotions(store)
+    assert [f"{item.label}: {item.reason}" for item in promoted] == told
+    searched = [item.variant for item in store.measurements() if not item.variant.recovered]
+    climbed = {variant.digest for variant in searched if RUNGS.below(variant) is not None}
+    assert {item.digest for item in promoted} == climbed
+    page = (out / "report.html").read_text()
+    assert "What was trained further" in page
+    assert all(escape(item.reason, quote=True).replace("&#x27;", "&#39;") in page for item in promoted)
 
 
 def test_the_report_says_what_was_not_tried_and_why(folder: tuple[Path, list[Any]]) -> None:

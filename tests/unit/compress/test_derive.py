@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from edges_task import Edges, TrainableEdges, loss_of, variant
+from levels_task import ARCH, LeveledEdges, image
 from torch import nn
 
-from edgedeploy.compress.model import Further, derive, load_weights, save_weights, train_baseline
+from edgedeploy.compress.model import Further, derive, load_weights, restore, save_weights, train_baseline
 from edgedeploy.compress.oversight import Oversight
-from edgedeploy.compress.prune import channel_widths
+from edgedeploy.compress.prune import channel_widths, prune
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.interfaces.task import Task, Trainable
 from edgedeploy.records.variant import Variant
@@ -198,3 +199,16 @@ def test_files_that_are_no_weights_are_refused(task: TrainableEdges, baseline: n
         load_weights(model, tmp_path / "gone.pt")
     with pytest.raises(DataError, match="Conv2d"):
         load_weights(nn.Conv2d(1, 1, 1), good)
+
+
+def test_a_model_of_an_earlier_version_keeps_the_widths_of_its_file(tmp_path: Path) -> None:
+    """Layers that a width left less than four channels of had kept all of them."""
+    leveled, asked = LeveledEdges(), replace(variant(width=0.2), arch=tuple(sorted(ARCH.items())))
+    whole = leveled.build(**ARCH).eval()
+    shallow = {name: 16 for name, channels in channel_widths(whole).items() if channels == 16}
+    before = prune(whole, image(), 0.2, widths={**channel_widths(prune(whole, image(), 0.2)), **shallow})
+    assert set(channel_widths(before).values()) == {16, 12, 2}
+    save_weights(before, tmp_path / "weights.pt")
+    again = restore(leveled, asked, whole, tmp_path / "weights.pt")
+    assert channel_widths(again) == channel_widths(before)
+    assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in again.state_dict().items())

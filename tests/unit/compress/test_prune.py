@@ -79,6 +79,23 @@ def test_output_layers_are_found_by_the_graph(kind: Callable[[], nn.Module], hea
 
 
 @pytest.mark.parametrize(("kind", "heads"), HEADS, ids=[kind.__name__ for kind, _ in HEADS])
+def test_a_narrower_network_has_no_wider_layer(kind: Callable[[], nn.Module], heads: set[str]) -> None:
+    """Of 8 channels a third is 2, which is none in steps of 4: it keeps 4, and not all of them."""
+    model = made(kind)
+    before = channel_widths(model)
+    for width in (0.6, 0.4, 0.3, 0.2, 0.1, 0.05):
+        found = channel_widths(prune(model, IMAGE, width))
+        assert all(found[name] <= before[name] for name in found)
+        before = found
+    assert {found[name] for name in found if name not in heads} == {CHANNEL_MULTIPLE}
+
+
+def test_of_forty_channels_a_tenth_is_four() -> None:
+    model = made(lambda: nn.Sequential(nn.Conv2d(3, 40, 3), nn.ReLU(), nn.Conv2d(40, 2, 1)))
+    assert channel_widths(prune(model, (torch.zeros(1, 3, 8, 8),), 0.1)) == {"0": 4, "2": 2}
+
+
+@pytest.mark.parametrize(("kind", "heads"), HEADS, ids=[kind.__name__ for kind, _ in HEADS])
 @pytest.mark.parametrize("width", [0.75, 0.5, 0.3])
 def test_pruned_network_is_narrower_and_answers_alike(
     kind: Callable[[], nn.Module], heads: set[str], width: float

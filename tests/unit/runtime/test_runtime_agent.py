@@ -173,7 +173,7 @@ class TestTiming:
     def test_background_is_what_others_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         second = 10**9
         machine = iter([(100 * second, second), (103 * second, 2 * second)])
-        monkeypatch.setattr(environment, "machine_cpu_ns", lambda text: next(machine))
+        monkeypatch.setattr(environment, "machine_cpu_ns", lambda text, cores: next(machine))
         clock = iter([0, 2 * second])
         monkeypatch.setattr(environment.time, "monotonic_ns", lambda: next(clock))
         own = iter([0, 2 * second])
@@ -185,6 +185,14 @@ class TestTiming:
         tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
         text = "cpu  1 2 3 1000 1000 4 5 6 7 8\ncpu0 1 2 3 1000 1000 4 5 6 7 8\n"
         assert environment.machine_cpu_ns(text) == (15 * tick_ns, 6 * tick_ns)
+
+    def test_what_runs_on_other_cores_than_the_leased_ones_does_not_count(self) -> None:
+        tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
+        text = (
+            "cpu  9 0 0 0 0 0 0 9 0 0\ncpu0 4 0 0 0 0 0 0 1 0 0\ncpu1 2 0 1 0 0 0 0 3 0 0\ncpu10 3 0 0 0 0 0 0 5 0 0\n"
+        )
+        assert environment.machine_cpu_ns(text, (1,)) == (3 * tick_ns, 3 * tick_ns)
+        assert environment.machine_cpu_ns(text, (0, 10)) == (7 * tick_ns, 6 * tick_ns)
 
     def test_conditions_that_cannot_be_read_come_with_their_reason(self) -> None:
         found = environment.snapshot()

@@ -18,6 +18,7 @@ from edgedeploy.search.improvement import hypervolume
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Failed, Outcome, Scored
 from edgedeploy.search.proposals import Proposals, SamplerName
+from edgedeploy.search.rungs import Rungs
 from edgedeploy.search.space import Space
 
 TWO = ("maximize", "minimize")
@@ -398,3 +399,51 @@ def test_a_search_for_more_boards_does_not_need_every_networks_work(known: int) 
         return {"macs": macs_of(variant)} if int(variant.digest, 16) % 256 < known else {}
 
     searched_for(True, 0, statics)
+
+
+def test_while_nothing_meets_the_limits_no_gain_is_a_share_of_anything() -> None:
+    """It had been a share of a millionth of a millionth: 11424943945811.87 % of the front's volume."""
+    drawn = Proposals(SPACE, TWO, 0)
+
+    def tell(count: int, missed: float) -> None:
+        for params in list(SPACE.combinations())[:count]:
+            outcome = landscape(SPACE.variant(params))
+            drawn.tell(params, replace(outcome, constraints={"cost": missed}))
+
+    tell(12, 0.4)
+    proposal = drawn.next(())
+    assert proposal is not None and proposal.belief is not None
+    assert proposal.belief.gain is None and proposal.best_gain == np.inf
+    drawn = Proposals(SPACE, TWO, 0)
+    tell(12, -0.4)
+    proposal = drawn.next(())
+    assert proposal is not None and proposal.belief is not None
+    assert proposal.belief.gain is not None and 0 < proposal.belief.gain < 10
+    assert proposal.best_gain is not None and proposal.best_gain >= proposal.belief.gain
+
+
+def test_nothing_is_trained_further_before_anything_can_be_predicted() -> None:
+    """Among the first points of a study with one target there had been trainings, as long as the longest rung."""
+    space = replace(SPACE, targets=("onnxruntime",), parameters={**SPACE.parameters, "recovery_epochs": (0, 4, 12, 36)})
+    rungs = Rungs.of((0, 4, 12, 36))
+    for seed in range(5):
+        knowledge = Knowledge(trains=lambda variant: rungs.below(variant) is not None)
+        found = searched(space, 6, seed=seed, knowledge=knowledge)
+        assert [variant.label for variant, _ in found if rungs.below(variant) is not None] == []
+    few = replace(space, parameters={"width": (1.0, 0.5), "recovery_epochs": (0, 4)})
+    found = searched(few, 10, knowledge=Knowledge(trains=lambda variant: rungs.below(variant) is not None))
+    assert any(variant.recovery_epochs == 4 for variant, _ in found), "where there is nothing else, it is tried"
+
+
+def test_what_is_tried_to_learn_of_training_says_so() -> None:
+    """It had been told as tried for a gain, which may be next to nothing."""
+    asked: list[str] = []
+    for explores in ("what nobody knows", ""):
+        drawn = Proposals(SPACE, TWO, 0, knowledge=Knowledge(explores=lambda variant, on=explores: on))
+        for params in list(SPACE.combinations())[:12]:
+            drawn.tell(params, landscape(SPACE.variant(params)))
+        proposal = drawn.next([SPACE.variant(params).digest for params in list(SPACE.combinations())[:12]])
+        assert proposal is not None and proposal.belief is not None
+        asked.append(proposal.belief.explores)
+        assert proposal.belief.as_json().get("explores", "") == explores
+    assert asked == ["what nobody knows", ""]

@@ -32,6 +32,7 @@ class Told:
             parameters=lambda variant: 1e5 * variant.width**2,
             pace=lambda: pace or Pace(evaluation_s=10.0),
             left_s=lambda: left_s,
+            limits={"0 size_bytes": 0.0, "1 latency_p50_ns": 0.5},
         )
         self.ladder.told(replace(NARROW, width=1.0, recovery_epochs=None), Scored((0.7, 1.0, 900.0), {}))
 
@@ -86,6 +87,20 @@ def test_nothing_is_trained_for_a_build_that_fails() -> None:
     assert not told.ladder.left_out(at(0))
     told.tell(at(0, precision="float32"), Failed("ParityError", "far off", "measure"))
     assert not told.ladder.left_out(at(4, precision="float32")), "training may mend what an untrained model answers"
+
+
+def test_nothing_is_trained_that_misses_a_limit_by_what_it_is() -> None:
+    """A size is what it is, a time may be better the next time, and what a network answers is what training is for."""
+    told = Told()
+    for precision, limits, left_out in (
+        ("int8", {"0 size_bytes": 0.01, "1 latency_p50_ns": -0.2}, True),
+        ("float32", {"0 size_bytes": -0.5, "1 latency_p50_ns": 0.3}, False),
+        ("bfloat16", {"0 size_bytes": 0.0, "1 latency_p50_ns": 0.6}, True),
+        ("float16", {"0 size_bytes": 0.0, "2 dice_mean": 0.9}, False),
+    ):
+        told.tell(at(0, precision=precision), Scored((0.1, 0.2, 300.0), limits))
+        assert bool(told.ladder.left_out(at(4, precision=precision))) == left_out, precision
+        assert not told.ladder.left_out(at(0, precision=precision))
 
 
 def test_what_does_not_depend_on_weights_is_known_from_the_lowest_rung() -> None:

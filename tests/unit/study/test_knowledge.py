@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_up_search import SPACE
 
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
+from edgedeploy.search.outcomes import Failed, Scored
 from edgedeploy.search.rungs import Rungs
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.study.account import Account
-from edgedeploy.study.knowledge import knowledge_of, without_effect
+from edgedeploy.study.knowledge import NO_NETWORK, knowledge_of, without_effect
 from edgedeploy.study.store import Store
 
 
@@ -81,3 +84,36 @@ def test_a_study_without_rungs_knows_nothing_of_costs(tmp_path: Path) -> None:
     plain = known(tmp_path, GOALS.replace("recovery_epochs = [0, 4]\n", ""))
     assert plain.cost_s is None and not plain.has_exact
     assert known(tmp_path).cost_s is not None
+
+
+def test_limits_of_the_board_are_known_from_the_lowest_rung(tmp_path: Path) -> None:
+    """A Dice that is too low is what training is for; half as much memory again is no noise."""
+    found = known(tmp_path)
+    low = Variant("openvino", "int8", 0.5, (("resolution", 128),), 2, recovery_epochs=0)
+    high = replace(low, recovery_epochs=4, from_wider=True)
+    for limits, left_out in (
+        ({"2 peak_memory_bytes": 0.6}, True),
+        ({"2 peak_memory_bytes": 0.4, "0 dice_mean": 0.9}, False),
+    ):
+        found.told(low, Scored((0.1, 0.5), limits))
+        assert bool(found.left_out(high)) == left_out
+
+
+def test_a_network_that_cannot_be_made_is_left_out_for_all_that_share_it(tmp_path: Path) -> None:
+    arch = (("resolution", 128),)
+    first = Variant("onnxruntime", "int8", 0.5, arch, 2, allocation="bytes", recovery_epochs=0)
+    elsewhere = replace(first, target="openvino", precision="float32")
+    higher = replace(elsewhere, recovery_epochs=4, from_wider=True)
+    wider = replace(first, width=0.75)
+    for text in (GOALS, GOALS.replace("recovery_epochs = [0, 4]\n", "")):
+        found = known(tmp_path, text)
+        found.told(wider, Failed("Unsupported", "an operator", "build"))
+        found.told(first, Failed("Unsupported", "the least channels cost more", "network"))
+        assert found.left_out(elsewhere) == NO_NETWORK
+        assert not found.left_out(replace(wider, target="openvino")), (
+            "a target that cannot build it says nothing of others"
+        )
+    assert known(tmp_path).left_out(higher) == ""
+    found = known(tmp_path)
+    found.told(first, Failed("Unsupported", "the least channels cost more", "network"))
+    assert found.left_out(higher) == NO_NETWORK
