@@ -111,8 +111,10 @@ class CoDesign:
             liking = self._spread(pending)
             untrained = free & [not self._knowledge.trains(variant) for variant in candidates.variants]
             return self._take(liking, untrained, free) or self._take(liking, free, free)
-        gain = self._gain(scored, pending)
+        gain, self._beliefs = self._weighed(scored, pending, self._certain.always)
         self.best_gain = self._best_gain(free)
+        if self._certain.is_turn_of_work(len(self._told)):
+            gain, _ = self._weighed(scored, pending, len(self._signs))
         told_by = [self._knowledge.explores(variant) for variant in candidates.variants]
         exploring = free & np.array([bool(told) for told in told_by], dtype=bool)
         self.unreachable = self._unreachable(scored, free, still_exploring=bool(exploring.any()))
@@ -133,7 +135,7 @@ class CoDesign:
             return []
         candidates = self._candidates()
         self._certain.learn(candidates)
-        self._gain(scored, ())
+        _, self._beliefs = self._weighed(scored, (), self._certain.always)
         told = {told.row for told in self._told}
         found = []
         for row in self._certain.known_rows():
@@ -188,9 +190,10 @@ class CoDesign:
         return self._made
 
     def _is_best(self, outcome: Scored) -> bool:
-        own = self._signs * np.array(outcome.values)
+        signs = self._signs[: self._certain.always]
+        own = signs * np.array(outcome.values[: len(signs)])
         others = (told.outcome for told in self._told[:-1])
-        return not any(np.all(self._signs * np.array(o.values) <= own) for o in others if isinstance(o, Scored))
+        return not any(np.all(signs * np.array(o.values[: len(signs)]) <= own) for o in others if isinstance(o, Scored))
 
     def _take(self, gain: Floats, among: NDArray[np.bool_], free: NDArray[np.bool_]) -> Params | None:
         """Of the candidates ``among``, that with the largest gain, or the free one that has to be evaluated before it; None
@@ -256,17 +259,19 @@ class CoDesign:
             )
         return self._features_of[key]
 
-    def _gain(self, scored: Sequence[_Told], pending: Sequence[int]) -> Floats:
-        """Expected improvement of each candidate, times the probabilities that it can be evaluated, is of use and meets the
-        limits, over what it costs."""
+    def _weighed(self, scored: Sequence[_Told], pending: Sequence[int], count: int) -> tuple[Floats, Beliefs]:
+        """Expected improvement of each candidate in the first ``count`` of what is weighed, times the probabilities that it
+        can be evaluated, is of use and meets the limits, over what it costs; and what that comes from."""
         outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
         seen = self._seen(scored)
-        wholly_known = self._certain.wholly(len(self._candidates()))
+        known = self._certain.wholly(len(self._candidates()))
+        wholly_known = {index: values for index, values in known.items() if index < count}
+        votes = any(index < self._certain.always for index in wholly_known)
         below: list[Below] = []
         weighed, references = [], []
         modelled: list[tuple[Floats, Floats, Scale]] = []
         of_use = np.ones(len(self._candidates()))
-        for index in range(len(self._signs)):
+        for index in range(count):
             scale, values = seen.scale(index), seen.values[:, index]
             mean, spread = self._predicted(index, seen, pending)
             modelled.append((mean, spread, scale))
@@ -277,15 +282,15 @@ class CoDesign:
             below.append(expected if bound is None else cut(expected, float(weighing.of(np.array(bound)))))
             weighed.append(np.append(weighing.of(values), weighing.of(scale.back(mean[list(pending)]))))
             useless = seen.useless(index)
-            if wholly_known:  # else the fast end has to be tried before anybody knows what is of use there
+            if votes:  # else the fast end has to be tried before anybody knows what is of use there
                 of_use *= self._of_use(index, seen, useless)
             margin = 0.0 if useless.any() else _MARGIN
             reference = weighed[-1].max() + margin * np.ptp(weighed[-1])
             if index in wholly_known and index not in self._knowledge.linear:
-                known = weighing.of(wholly_known[index])
-                reference = known.max()
+                all_values = weighing.of(wholly_known[index])
+                reference = all_values.max()
                 if not self._certain.was_asked(index):  # the most accurate often have the most work, and count too
-                    reference += _MARGIN * np.ptp(known) or _MARGIN
+                    reference += _MARGIN * np.ptp(all_values) or _MARGIN
             limit = weighing.of(np.array(self._knowledge.limits.get(index, np.nan)))
             references.append(min(reference + 1e-9, np.nan_to_num(limit, nan=np.inf)))
         met = np.append(
@@ -299,10 +304,10 @@ class CoDesign:
                 gain *= self._processes.meets(name, seen.rows, outcomes)
         volume = hypervolume(front, reference)
         share = gain / max(volume, _EMPTY)
-        self._beliefs = Beliefs(modelled[: self._certain.asked], share, self._knowledge.bounds, volume < _EMPTY)
+        beliefs = Beliefs(modelled[: self._certain.asked], share, self._knowledge.bounds, volume < _EMPTY)
         if self._knowledge.cost_s is not None:
             gain /= [self._knowledge.cost_s(variant) for variant in self._candidates().variants]
-        return gain
+        return gain, beliefs
 
     def _seen(self, scored: Sequence[_Told]) -> Seen:
         outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]

@@ -10,7 +10,7 @@ from made_up_search import SPACE
 
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.candidates import Candidates
-from edgedeploy.search.certain import Certain
+from edgedeploy.search.certain import TURN, Certain
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Failed, Scored
 
@@ -56,6 +56,19 @@ def test_work_that_is_not_known_is_the_most_that_is_and_only_scored_variants_hav
     failed = Failed("Unsupported", "it cannot be built", "build")
     assert certain.with_work(candidates, wide, failed) is failed
     assert not certain.was_asked(2)
+
+
+def test_work_has_its_turn_where_nothing_is_known_beforehand() -> None:
+    plain = Certain(SIGNS, Knowledge(statics=work), more_boards=False)
+    assert plain.always == 2 and len(plain.signs) == 3
+    assert [told for told in range(3 * TURN) if plain.is_turn_of_work(told)] == [9, 19, 29]
+    for other in (
+        Certain(SIGNS, Knowledge(statics=work), more_boards=True),
+        Certain(SIGNS, Knowledge(statics=work, exact=of_narrow), more_boards=False),
+        Certain((*SIGNS, 1.0), Knowledge(statics=work), more_boards=False),
+    ):
+        assert other.always == len(other.signs)
+        assert not any(map(other.is_turn_of_work, range(3 * TURN)))
 
 
 def test_three_objectives_leave_no_room_for_work() -> None:

@@ -13,6 +13,7 @@ from edgedeploy.records.canonical import Choices
 from edgedeploy.records.conditions import Condition
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.candidates import Candidates
+from edgedeploy.search.certain import TURN
 from edgedeploy.search.codesign import CoDesign
 from edgedeploy.search.improvement import hypervolume
 from edgedeploy.search.knowledge import Knowledge
@@ -358,6 +359,29 @@ def macs_of(variant: Variant) -> float:
 def here(variant: Variant) -> Outcome:
     first = sum(blocks_of(variant)[:2])
     return Scored((1 - 0.7 ** sum(blocks_of(variant)), 1.0 + first), {})
+
+
+def test_one_proposal_in_ten_weighs_what_a_network_computes() -> None:
+    """Where all times are alike but for noise, only that leads to what computes least."""
+
+    def turn(knowledge: Knowledge) -> tuple[float, float]:
+        drawn = Proposals(BLOCKS, TWO, 0, knowledge=knowledge)
+        tried = [params for params in BLOCKS.combinations() if macs_of(BLOCKS.variant(params)) > 4][:TURN]
+        asked = []
+        for count, params in enumerate(tried):
+            if count in (TURN - 2, TURN - 1):
+                proposal = drawn.next({BLOCKS.variant(params).digest for params in tried[:count]})
+                assert proposal is not None and proposal.belief is not None and len(proposal.belief.expected) == 2
+                asked.append(macs_of(BLOCKS.variant(proposal.params)))
+            variant = BLOCKS.variant(params)
+            accuracy = 1 - 0.7 ** macs_of(variant)
+            drawn.tell(params, Scored((accuracy, 5.0 + 1e-3 * len(asked)), {}))
+        return asked[0], asked[1]
+
+    figures = Knowledge(statics=lambda variant: {"macs": macs_of(variant)})
+    before, in_turn = turn(figures)
+    assert in_turn < 5 < before
+    assert min(turn(Knowledge())) > 5, "nobody knows what a network computes"
 
 
 def searched_for(more_boards: bool, seed: int, statics: Callable[[Variant], Mapping[str, float]]) -> list[Variant]:
