@@ -98,7 +98,8 @@ def server_at(url: str, study: str) -> Server:
 
 def open_history(place: Path | Server, directions: Sequence[Direction], objectives: Sequence[str] = ()) -> optuna.Study:
     """The study in ``place``, made when there is none, with the names of its ``objectives`` for Optuna's plots. A file
-    that is no database, or one of another version of Optuna, is moved aside, never deleted: a new one is filled from the evidence.
+    that is no database, or one of another version of Optuna, is moved aside, never deleted: a new one is filled from the
+    evidence.
 
     Raises ``StorageError`` when the database stays locked, does not answer or cannot be written.
     """

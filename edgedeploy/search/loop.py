@@ -61,8 +61,9 @@ class Search:
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evidence`` lists the variants that ``lookup`` knows, in
     the order they were made. ``clock`` wraps the optimiser's own work, which the study's time account is charged with.
     ``sampler``, ``knowledge`` and ``warm``: see :class:`edgedeploy.search.proposals.Proposals`. ``proposed`` hears what is
-    predicted of a variant that is begun, None where nothing is. ``objectives`` are their names. ``stop_gain``: see :class:`edgedeploy.search.stopping.Stopping`; ``give_up`` and
-    ``more_boards``: see :class:`edgedeploy.search.codesign.CoDesign`.
+    predicted of a variant that is begun, None where nothing is. ``objectives`` are their names. ``stop_gain``: see
+    :class:`edgedeploy.search.stopping.Stopping`; ``give_up`` and ``more_boards``: see
+    :class:`edgedeploy.search.codesign.CoDesign`.
     """
 
     def __init__(
