@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -95,9 +96,10 @@ def server_at(url: str, study: str) -> Server:
     return Server(url, study)
 
 
-def open_history(place: Path | Server, directions: Sequence[Direction]) -> optuna.Study:
-    """The study in ``place``, made when there is none. A file that is no database, or one of another version of Optuna,
-    is moved aside, never deleted: a new one is filled from the evidence.
+def open_history(place: Path | Server, directions: Sequence[Direction], objectives: Sequence[str] = ()) -> optuna.Study:
+    """The study in ``place``, made when there is none, with the names of its ``objectives`` for Optuna's plots. A file
+    that is no database, or one of another version of Optuna, is moved aside, never deleted: a new one is filled from the
+    evidence.
 
     Raises ``StorageError`` when the database stays locked, does not answer or cannot be written.
     """
@@ -118,12 +120,17 @@ def open_history(place: Path | Server, directions: Sequence[Direction]) -> optun
             return create()
 
     def create() -> optuna.Study:
-        return optuna.create_study(
+        study = optuna.create_study(
             study_name=STUDY_NAME if isinstance(place, Path) else place.study,
             storage=_storage(place),
             directions=list(directions),
             load_if_exists=True,
         )
+        if objectives and study.metric_names != list(objectives):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(objectives))
+        return study
 
     return patiently(open_it, place)
 

@@ -61,8 +61,9 @@ class Search:
     ``lookup`` answers from the evidence (None: not evaluated yet); ``evidence`` lists the variants that ``lookup`` knows, in
     the order they were made. ``clock`` wraps the optimiser's own work, which the study's time account is charged with.
     ``sampler``, ``knowledge`` and ``warm``: see :class:`edgedeploy.search.proposals.Proposals`. ``proposed`` hears what is
-    predicted of a variant that is begun. ``stop_gain``: see :class:`edgedeploy.search.stopping.Stopping`; ``give_up`` and
-    ``more_boards``: see :class:`edgedeploy.search.codesign.CoDesign`.
+    predicted of a variant that is begun, None where nothing is. ``objectives`` are their names. ``stop_gain``: see
+    :class:`edgedeploy.search.stopping.Stopping`; ``give_up`` and ``more_boards``: see
+    :class:`edgedeploy.search.codesign.CoDesign`.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Search:
         knowledge: Knowledge = NO_KNOWLEDGE,
         warm: WarmStart | None = None,
         proposed: Callable[[Variant, Belief | None], None] = lambda variant, belief: None,
+        objectives: Sequence[str] = (),
         stop_gain: float = 0.0,
         give_up: float = 0.0,
         more_boards: bool = False,
@@ -110,7 +112,7 @@ class Search:
         self._unreachable = ""
         optuna.logging.set_verbosity(logging.ERROR)
         with clock():
-            self._study = open_history(storage, directions)
+            self._study = open_history(storage, directions, objectives)
             self._study.sampler = optuna.samplers.RandomSampler(seed)  # unused: every trial is enqueued
 
     def run(self, crew: Evaluator, *, trials: int, deadline_s: float) -> Finished:

@@ -90,6 +90,7 @@ class Searching:
             knowledge=knowledge,
             warm=warm,
             proposed=self._proposed,
+            objectives=[goal.metric for goal in self.spec.objectives],
             stop_gain=self.spec.search.stop_gain,
             give_up=self.spec.search.give_up,
             more_boards=self.spec.search.more_boards,

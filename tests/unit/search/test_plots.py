@@ -30,13 +30,15 @@ def test_optunas_plots_show_a_finished_search(tmp_path: Path) -> None:
         seed=1,
         lookup=lambda variant: evidence.get(variant.digest),
         clock=nullcontext,
+        objectives=("accuracy", "cost"),
     )
     with one_board(evaluate) as board:
         assert search.run(board, trials=16, deadline_s=time.monotonic() + 240).evaluated == 16
     study = optuna.load_study(study_name="edgedeploy", storage=f"sqlite:///{tmp_path / 'o.sqlite3'}")
     assert study.trials[2].params == {**SPACE.baseline("openvino"), **own}, "the user's own point follows the baselines"
     plots = optuna.visualization
-    pareto = plots.plot_pareto_front(study, target_names=["accuracy", "cost"])
+    pareto = plots.plot_pareto_front(study)
+    assert (pareto.layout.xaxis.title.text, pareto.layout.yaxis.title.text) == ("accuracy", "cost")
     scored = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
     assert sum(len(trace.x) for trace in pareto.data) == scored < 16
     importances = plots.plot_param_importances(study, target=lambda trial: trial.values[0], target_name="accuracy")
