@@ -188,9 +188,12 @@ def import_converter() -> None:
     """What a conversion imports; its messages go to the server's log."""
     import ai_edge_quantizer.quantizer
     import ai_edge_quantizer.recipe_manager  # noqa: F401
+    import kept_registry
     import litert_torch  # noqa: F401
 
     import edgedeploy.targets.litert.tool  # noqa: F401
+
+    kept_registry.keep()
 
 
 def keep(program: str, link: socket.socket) -> int:
