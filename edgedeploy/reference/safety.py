@@ -50,7 +50,7 @@ _MOST_REMEMBERED: Final = 4096
 
 _found_sound: set[tuple[str, str, Limits]] = set()
 """Digests of files that this process had looked at, with the limits. A study, its builds and their checks come to one file
-many times, and each look is a process of 0.2 s. The process that looks takes the digest of the very bytes that it parsed.
+many times, and each look is a process of its own. The process that looks takes the digest of the very bytes that it parsed.
 A file whose weights lie in others is looked at each time: links and those others may change."""
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,23 @@ def is_there(pid: int) -> bool:
         )  # of one that has ended and was not waited for it is empty
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_it_ends_when_nothing_is_asked_of_it(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    soon = "import edgedeploy.reference.ready_child as it; it.IDLE_S = 0.2; it.main()"
+    paths = f"import sys; sys.path[:] = {[path for path in sys.path if path]!r}"
+    monkeypatch.setattr(ready_module, "child_command", lambda module: [sys.executable, "-c", f"{paths}; {soon}"])
+    assert look(ready, "x = 1") is not None
+    before = server(ready)
+    wait_for("it to end", lambda: not is_there(before))
+    monkeypatch.undo()
+    assert look(ready, "print(1)") is not None and server(ready) != before
+
+
+def test_threads_ask_side_by_side(ready: Ready) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda number: look(ready, f"import time; time.sleep(0.2); print({number})"), range(12))]
+    assert [int(done.stdout) for done in found] == [*range(12)]
 
 
 def test_a_fork_does_not_ask_its_parents(ready: Ready) -> None:
