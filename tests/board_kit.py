@@ -44,6 +44,10 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 OUTPUTS_ONLY = MeasurePlan(queries=0, cold_starts=0, time_limit_s=60.0)
 ENDLESS = MeasurePlan(queries=50_000_000, warmup=1, block=1000, cold_starts=0, time_limit_s=300.0)
 
+ASLEEP = RealtimeTable(rate_hz=4.0, frames=4000, deadline="1 s")  # type: ignore[arg-type]
+ENDLESS_ASLEEP = MeasurePlan(queries=0, cold_starts=0, time_limit_s=300.0, scenarios=(ASLEEP.plan(Path()),))
+"""A run that leaves the processor to others, for a test in which it goes on for long: it mostly waits for its next frame."""
+
 SHORT_REALTIME = RealtimeTable(
     rate_hz=400.0,
     frames=80,

@@ -110,8 +110,10 @@ def _start(program: str, folder: Path, owner: int | None = None) -> Path:
 
 def serve(program: str, place: str, owner: str = "") -> None:
     watched = os.pidfd_open(int(owner)) if owner else 0
+    gc.disable()  # nothing of what is imported is garbage
     {"edgedeploy": import_all, "converter": import_converter}[program]()
     gc.freeze()  # what is imported stays shared with the forks
+    gc.enable()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(place)
         listening.listen(64)
@@ -186,9 +188,12 @@ def import_converter() -> None:
     """What a conversion imports; its messages go to the server's log."""
     import ai_edge_quantizer.quantizer
     import ai_edge_quantizer.recipe_manager  # noqa: F401
+    import kept_registry
     import litert_torch  # noqa: F401
 
     import edgedeploy.targets.litert.tool  # noqa: F401
+
+    kept_registry.keep()
 
 
 def keep(program: str, link: socket.socket) -> int:

@@ -18,8 +18,9 @@ import numpy as np
 from edgedeploy.errors import DataError
 from edgedeploy.interfaces.task import Array
 from edgedeploy.reference.export import Reference, reference_outputs
+from edgedeploy.reference.ready import child_command
 from edgedeploy.reference.safety import Limits, run_limited
-from edgedeploy.reference.take_in import CPU_S, child_command, memory_bytes
+from edgedeploy.reference.take_in import CPU_S, memory_bytes
 from edgedeploy.runtime.faults import lacks_memory
 
 TOGETHER_BYTES: Final = 64 << 20

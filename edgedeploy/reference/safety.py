@@ -10,20 +10,22 @@ harms nothing else. A file is refused that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 from edgedeploy.errors import DataError, TargetUnavailable
 from edgedeploy.reference import safety_child
 from edgedeploy.reference.no_network import leave_network
+from edgedeploy.reference.ready import ready
 from edgedeploy.runtime.files import sha256_file
 
 
@@ -40,11 +42,15 @@ class Limits:
     each: bool = False
 
 
+LEAST_OF_READY_BYTES: Final = 1 << 30
+"""Below so much memory a process is started for the look: what a fork of the process that is ready has already would not
+count."""
+
 _MOST_REMEMBERED: Final = 4096
 
 _found_sound: set[tuple[str, str, Limits]] = set()
 """Digests of files that this process had looked at, with the limits. A study, its builds and their checks come to one file
-many times, and each look is a process of 0.2 s. The process that looks takes the digest of the very bytes that it parsed.
+many times, and each look is a process of its own. The process that looks takes the digest of the very bytes that it parsed.
 A file whose weights lie in others is looked at each time: links and those others may change."""
 
 
@@ -81,27 +87,11 @@ def run_limited(asked: str, argv: Sequence[str], limits: Limits, source: IO[byte
     """Standard output of a process with limits, and without a network where the kernel can take it, that reads ``source``.
     Raises ``DataError`` when the process dies, which is what a file made to harm a parser brings about."""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
-        resource.setrlimit(
-            resource.RLIMIT_CPU, (limits.cpu_s, resource.RLIM_INFINITY if limits.each else limits.cpu_s + 5)
-        )
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        leave_network()
-
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {**os.environ, **single}
+    patience = None if limits.each else patience_s(limits.cpu_s)
     try:
-        done = subprocess.run(
-            argv,
-            stdin=source,
-            capture_output=True,
-            preexec_fn=limit,
-            timeout=None if limits.each else patience_s(limits.cpu_s),
-            check=False,
-            cwd="/",
-            env={**os.environ, **single},
-        )
+        done = _looked(argv, limits, source, env, patience)
     except subprocess.TimeoutExpired as exc:
         raise DataError(
             asked, f"looking at it takes longer than {patience_s(limits.cpu_s)} s", "Do not load it"
@@ -114,6 +104,39 @@ def run_limited(asked: str, argv: Sequence[str], limits: Limits, source: IO[byte
             text = f"looking at it takes more than {limits.cpu_s} s of processor time"
         raise DataError(asked, text, "Do not load it")
     return done.stdout
+
+
+def _looked(
+    argv: Sequence[str], limits: Limits, source: IO[bytes] | int, env: Mapping[str, str], patience: float | None
+) -> subprocess.CompletedProcess[bytes]:
+    """By a fork of the process that is ready, or by a process of its own. Raises ``subprocess.TimeoutExpired``."""
+    if limits.memory_bytes >= LEAST_OF_READY_BYTES:
+        opened = Path(os.devnull).open("rb") if isinstance(source, int) else contextlib.nullcontext(source)  # noqa: SIM115
+        with opened as stream:
+            at = stream.tell()
+            done = ready.run(argv, asdict(limits), stream.fileno(), env, patience)
+            if done is not None:
+                return done
+            stream.seek(at)  # the position is shared with whoever began to read
+    return subprocess.run(
+        argv,
+        stdin=source,
+        capture_output=True,
+        preexec_fn=lambda: hold(limits),
+        timeout=patience,
+        check=False,
+        cwd="/",
+        env=env,
+    )
+
+
+def hold(limits: Limits) -> None:
+    """Hold this process to its limits from now on, and take the network from it."""
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, resource.RLIM_INFINITY if limits.each else limits.cpu_s + 5))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    leave_network()
 
 
 def patience_s(cpu_s: int) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Final
 from edgedeploy import errors
 from edgedeploy.errors import DataError, EdgeDeployError, OpenShape, Setting, Unsupported
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.reference.ready import child_command
 from edgedeploy.reference.safety import Limits, check_size, run_limited
 
 MAX_MODEL_BYTES: Final = 1 << 30
@@ -33,11 +33,6 @@ CPU_S: Final = 120
 
 SHAPES: Final = "task.options.shapes"
 """The table of a study file that names shapes of inputs: errors are about its keys."""
-
-_MAIN: Final = (
-    "import sys; sys.path[:] = sys.argv[1].split(sys.argv[2]); import importlib; "
-    "importlib.import_module(sys.argv[3]).main()"
-)
 
 
 @dataclass(frozen=True)
@@ -98,12 +93,6 @@ def _error(answer: Mapping[str, Any]) -> EdgeDeployError:
         return Unsupported(asked, answer["found"], answer["remedy"], OpenShape(shape["name"], sizes))
     found: EdgeDeployError = kind(asked, answer["found"], answer["remedy"])
     return found
-
-
-def child_command(module: str) -> list[str]:
-    """How the ``main`` of a module of ours is run by another process: with this one's import path."""
-    paths = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
-    return [sys.executable, "-P", "-c", _MAIN, paths, os.pathsep, module]
 
 
 def memory_bytes(path: Path) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from board_kit import OUTPUTS_ONLY, make_job, make_payload
+from board_kit import ENDLESS_ASLEEP, OUTPUTS_ONLY, make_job, make_payload
 from fault_kit import Cable, agent_pace_s, board_behind_cable, local_board, running_jobs, small_disk, wait_for
 
 from edgedeploy.boards.agent.board import RemoteBoard
@@ -173,7 +173,7 @@ def test_board_that_falls_silent_is_noticed_within_twenty_seconds(cable: Cable, 
     board = local_board(tmp_path / "root", connect, reconnects=0, orphan_grace_s=1.0)
     noticed: list[float] = []
     with pytest.raises(Unreachable), board.session() as session:
-        job = make_job(tmp_path / "job", plan=MeasurePlan(queries=50_000_000, block=1000, time_limit_s=300.0))
+        job = make_job(tmp_path / "job", plan=ENDLESS_ASLEEP)
 
         def fault() -> None:
             wait_for("the job to run", lambda: running_jobs(tmp_path / "root"))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board_kit import ENDLESS, OUTPUTS_ONLY, STUDY_LIMIT_S, make_job
+from board_kit import ENDLESS_ASLEEP, OUTPUTS_ONLY, STUDY_LIMIT_S, make_job
 from fault_kit import running_jobs, wait_for
 
 from edgedeploy.errors import SpecError, Unreachable
@@ -153,7 +153,7 @@ def test_many_jobs_while_workers_come_and_go(processes: Processes, tmp_path: Pat
 
 
 def test_a_killed_scheduler_ends_the_run_and_frees_the_board(processes: Processes, tmp_path: Path) -> None:
-    job = make_job(tmp_path / "job", plan=ENDLESS)
+    job = make_job(tmp_path / "job", plan=ENDLESS_ASLEEP)
     with closing(connected(processes, 2)) as cluster, ThreadPoolExecutor() as pool:
         (tmp_path / "out").mkdir()
         future = pool.submit(cluster.run, job, tmp_path / "out")
