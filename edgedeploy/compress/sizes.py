@@ -34,6 +34,25 @@ def size_of(task: Task, arch: Mapping[str, Scalar], student: str = "") -> Mappin
     return {"parameters": parameters, **_followed(task, arch, model)}
 
 
+def widths_of(task: Task, arch: Mapping[str, Scalar], width: float) -> tuple[int, ...]:
+    """Channels of each layer of the task's model when it is pruned to a uniform ``width``. Empty for a task that builds no
+    model, and for one that cannot be pruned so: a trial tells that."""
+    if isinstance(task, ReadyMade):
+        return ()
+    import torch
+
+    from edgedeploy.compress.model import one_case
+    from edgedeploy.compress.prune import channel_widths, prune
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            pruned = prune(task.build(**arch).eval(), one_case(task, arch), width)
+    except Exception as exc:  # the user's own code, or no network of that width
+        LOG.debug("no widths of %s at %g: %s", dict(arch), width, exc)
+        return ()
+    return tuple(channel_widths(pruned).values())
+
+
 def _followed(task: Task, arch: Mapping[str, Scalar], model: Any) -> Mapping[str, float]:
     import torch
 

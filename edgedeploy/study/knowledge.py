@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from edgedeploy.compress.sizes import widths_of
 from edgedeploy.interfaces.task import Task
 from edgedeploy.records.goals import Constraint
 from edgedeploy.records.metric_table import BOARD_METRICS
@@ -22,6 +23,7 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.paces import Paces
 from edgedeploy.study.sizes import Sizes
 from edgedeploy.study.store import Store
+from edgedeploy.study.twins import Twins
 
 if TYPE_CHECKING:
     from edgedeploy.search.space import Space
@@ -62,13 +64,18 @@ def knowledge_of(
     answers = [index for index, goal in enumerate(spec.objectives) if goal.metric not in BOARD_METRICS]
     mending = Mending([metrics[goal.metric].direction for goal in spec.objectives], answers)
     refused = Refused(rungs)
+    twins = Twins(lambda arch, width: widths_of(task, dict(arch), width))
 
     def told_anyway(variant: Variant, outcome: Outcome) -> None:
         mending.told(variant, outcome)
         refused.told(variant, outcome)
+        twins.told(variant, outcome)
+
+    def left_out(variant: Variant) -> str:
+        return refused.left_out(variant) or twins.left_out(variant)
 
     if not rungs.epochs:
-        return replace(plain, left_out=refused.left_out, explores=mending.explores, told=told_anyway)
+        return replace(plain, left_out=left_out, explores=mending.explores, told=told_anyway)
     paces = Paces(store, account, lambda variant: sizes.of(variant).get("macs", 0.0))
     ladder = Ladder(
         rungs,
@@ -93,7 +100,7 @@ def knowledge_of(
     return replace(
         plain,
         before=ladder.before,
-        left_out=lambda variant: refused.left_out(variant) or ladder.left_out(variant),
+        left_out=lambda variant: left_out(variant) or ladder.left_out(variant),
         exact=ladder.exact,
         cost_s=ladder.cost_s,
         explores=lambda variant: ladder.explores(variant) or mending.explores(variant),

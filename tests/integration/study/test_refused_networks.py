@@ -33,6 +33,17 @@ def test_a_network_that_cannot_be_made_costs_one_trial(tmp_path: Path) -> None:
     assert {item.variant.target for item in store.measurements()} == {"onnxruntime", "openvino"}, "all else was tried"
 
 
+def test_widths_that_leave_one_network_are_one(tmp_path: Path) -> None:
+    """Of 8 and 16 channels .6 and .5 keep 4 and 8: the same network had been trained and measured under both names."""
+    study = squares_study(
+        tmp_path, SMALL[0], ("width = [1.0, 0.5]", "width = [1.0, 0.6, 0.5]"), SMALL[2], ("trials = 6", "trials = 40")
+    )
+    edgedeploy.load_study(study).run(edgedeploy.RunOptions(out=tmp_path / "out", board="here", confirm=False))
+    store = Store(tmp_path / "out")
+    assert {item.variant.width for item in store.measurements()} == {1.0, 0.5}
+    assert {item.variant.target for item in store.measurements()} == {"onnxruntime", "openvino"}
+
+
 @pytest.mark.parametrize(("kernel", "taken"), [(3, True), (5, False)])
 def test_a_point_may_leave_out_what_the_baseline_has(kernel: int, taken: bool, tmp_path: Path) -> None:
     study = squares_study(tmp_path, *SMALL[1:])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edgedeploy.compress.sizes import size_of
+from edgedeploy.compress.sizes import size_of, widths_of
 from edgedeploy.records.artifact import TensorSpec
 
 
@@ -37,6 +37,9 @@ class Convolutions:
     def input_specs(self, **arch: Any) -> tuple[TensorSpec, ...]:
         return (TensorSpec("x", "float32", (1, 1, 8, 10)),)
 
+    def cases(self, split: str, **arch: Any) -> tuple[()]:
+        return ()
+
 
 def test_parameters_and_multiply_accumulates_are_counted_without_moving_the_random_state() -> None:
     torch.manual_seed(7)
@@ -50,6 +53,17 @@ def test_a_forward_that_looks_at_values_has_parameters_alone() -> None:
     task = Convolutions()
     task.looks_at_values = True
     assert set(size_of(task, {"channels": 4})) == {"parameters"}  # type: ignore[arg-type]
+
+
+def test_widths_are_those_of_the_pruned_network() -> None:
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    task = Convolutions()
+    assert widths_of(task, {"channels": 16}, 0.5) == (8, 2)  # type: ignore[arg-type]
+    assert widths_of(task, {"channels": 16}, 0.6) == (8, 2)  # type: ignore[arg-type]
+    assert widths_of(task, {"channels": 16}, 0.3) == (4, 2)  # type: ignore[arg-type]
+    assert widths_of(task, {"channels": 4}, 0.5) == (), "nothing can be taken from it"  # type: ignore[arg-type]
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 @dataclass
