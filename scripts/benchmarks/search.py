@@ -6,10 +6,12 @@
   sampler proposes twice is wasted, and told with the value of before.
 - "known": the latencies are known before anything is tried, as after a run of all structures with untrained weights; only
   edgedeploy's own search can use that.
+- "equals equally fast": a table of a device whose runtime left out what leads nowhere, where networks that compute the same
+  take the median of what was measured of them. It tells how much of a result is luck, and has no bar.
 - A second board: ten trials among the models that a search for another device has trained, with more_boards and without;
   and how often intervals of predicted times hold the measured one.
 
-With tables, --samplers co-design --evaluations 50 took 14 minutes beside other work; --quick takes less than one. --folder
+With tables, --samplers co-design --evaluations 50 took 13 minutes beside other work; --quick takes less than one. --folder
 keeps each search, and a later call goes on.
 """
 
