@@ -64,7 +64,10 @@ def knowledge_of(
     answers = [index for index, goal in enumerate(spec.objectives) if goal.metric not in BOARD_METRICS]
     mending = Mending([metrics[goal.metric].direction for goal in spec.objectives], answers)
     refused = Refused(rungs)
-    twins = Twins(lambda arch, width: widths_of(task, dict(arch), width))
+    has_rules = bool(space.never or space.only)  # else every width goes with everything
+    twins = Twins(
+        lambda arch, width: widths_of(task, dict(arch), width), space.offers if has_rules else lambda variant: True
+    )
 
     def told_anyway(variant: Variant, outcome: Outcome) -> None:
         mending.told(variant, outcome)
