@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import signal
@@ -29,6 +30,10 @@ _MAIN: Final = (
 
 TOLD: Final = struct.Struct("=i")
 """The id of the process that looks, and then its exit status (negative: the signal that ended it)."""
+
+TAKEN_UP_S: Final = 60.0
+"""A process that is ready tells within milliseconds who looks, and one that is started for it in seconds. Another one is
+stopped or hangs."""
 
 
 def child_command(module: str) -> list[str]:
@@ -62,7 +67,7 @@ class Ready:
         patience_s: float | None,
     ) -> subprocess.CompletedProcess[bytes] | None:
         """As ``subprocess.run`` of ``argv``, a command of this interpreter with ``-P``, in ``/`` and with these limits.
-        None where no process was ready: then nothing was looked at."""
+        None where no process was ready: then nothing was looked at, or nobody is left who could tell how it ended."""
         order = json.dumps({"argv": argv[2:], "limits": limits, "environ": {**env}}).encode()
         ends = [os.pipe() for _ in range(3)]
         try:
@@ -74,7 +79,7 @@ class Ready:
             done = _collected(argv, [reading for reading, _ in ends], patience_s) if asked else None
             if done is None:
                 with self._asking:
-                    self._end()  # it has ended
+                    self._end()  # it has ended, or is to
             return done
         finally:
             for reading, _ in ends:
@@ -104,7 +109,12 @@ class Ready:
         return server
 
     def _end(self) -> None:
-        """It ends by itself when nobody holds the other end of its link."""
+        """It ends by itself when nobody holds the other end of its link; one that is stopped or hangs does not."""
+        if self._server is not None:
+            self._server.process.kill()
+        self._leave()
+
+    def _leave(self) -> None:
         if self._server is not None:
             self._server.link.close()
             self._server = None
@@ -112,7 +122,7 @@ class Ready:
     def forget(self) -> None:
         """In a fork of this process: the server is not its own."""
         self._asking = threading.Lock()
-        self._end()
+        self._leave()
 
 
 def _collected(
@@ -121,6 +131,7 @@ def _collected(
     """What came out, when the process has ended."""
     out, err, told = reading
     got = {end: bytearray() for end in reading}
+    taken_up_s = time.monotonic() + TAKEN_UP_S
     until_s = None if patience_s is None else time.monotonic() + patience_s
     with selectors.DefaultSelector() as waiting, _ended_if_left(got, told):
         for end in reading:
@@ -130,12 +141,17 @@ def _collected(
             left_s = None if until_s is None else until_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise subprocess.TimeoutExpired([*argv], patience_s or 0.0)
+            if not got[told]:
+                if time.monotonic() >= taken_up_s:
+                    return None
+                left_s = min(taken_up_s - time.monotonic(), math.inf if left_s is None else left_s)
             for key, _ in waiting.select(left_s):
                 _read(key.fd, got, waiting)
         for end in (out, err):  # what it wrote lies there: it has ended
             while end in waiting.get_map() and _read(end, got, waiting):
                 pass
     if len(got[told]) < 2 * TOLD.size:
+        _end_look(got[told])
         return None
     status = TOLD.unpack_from(got[told], TOLD.size)[0]
     return subprocess.CompletedProcess([*argv], status, bytes(got[out]), bytes(got[err]))
@@ -158,10 +174,15 @@ def _ended_if_left(got: dict[int, bytearray], told: int) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if len(got[told]) == TOLD.size:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(TOLD.unpack(got[told])[0], signal.SIGKILL)
+        _end_look(got[told])
         raise
+
+
+def _end_look(told: bytearray) -> None:
+    """Where it is known who looks, and not that it has ended."""
+    if len(told) == TOLD.size:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(TOLD.unpack(told)[0], signal.SIGKILL)
 
 
 ready: Final = Ready()

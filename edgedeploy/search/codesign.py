@@ -115,12 +115,11 @@ class CoDesign:
         self.best_gain = self._best_gain(free)
         if self._certain.is_turn_of_work(len(self._told)):
             gain, _ = self._weighed(scored, pending, len(self._signs))
-        told_by = [self._knowledge.explores(variant) for variant in candidates.variants]
-        exploring = free & np.array([bool(told) for told in told_by], dtype=bool)
-        self.unreachable = self._unreachable(scored, free, still_exploring=bool(exploring.any()))
-        found = self._take(gain, exploring, free) if exploring.any() else None
-        self._explores = told_by[int(np.argmax(np.where(exploring, gain, -np.inf)))] if found is not None else ""
-        return found or self._take(gain, free, free)
+        exploring = free & [bool(self._knowledge.explores(variant)) for variant in candidates.variants]
+        wished = self._wished(gain, exploring, free) if exploring.any() else None
+        self.unreachable = self._unreachable(scored, free, still_exploring=wished is not None)
+        self._explores = "" if wished is None else self._knowledge.explores(candidates.variants[wished[0]])
+        return self._take(gain, free, free) if wished is None else candidates.params[wished[1]]
 
     def belief(self, params: Mapping[str, Scalar]) -> Belief | None:
         """What was thought of a candidate at the last proposal; None when that was drawn by size."""
@@ -196,8 +195,12 @@ class CoDesign:
         return not any(np.all(signs * np.array(o.values[: len(signs)]) <= own) for o in others if isinstance(o, Scored))
 
     def _take(self, gain: Floats, among: NDArray[np.bool_], free: NDArray[np.bool_]) -> Params | None:
-        """Of the candidates ``among``, that with the largest gain, or the free one that has to be evaluated before it; None
-        when there is none. One that can hardly be evaluated comes after all others."""
+        wished = self._wished(gain, among, free)
+        return None if wished is None else self._candidates().params[wished[1]]
+
+    def _wished(self, gain: Floats, among: NDArray[np.bool_], free: NDArray[np.bool_]) -> tuple[int, int] | None:
+        """Of the candidates ``among`` the row of that with the largest gain, and its row again or that of the free one that
+        has to be evaluated before it; None when there is none. One that can hardly be evaluated comes after all others."""
         candidates = self._candidates()
         hopeless = self._success() < _HOPELESS
         order = np.flatnonzero(among)
@@ -208,10 +211,10 @@ class CoDesign:
                 continue
             first = self._knowledge.before(variant)
             if first is None:
-                return candidates.params[int(row)]
+                return int(row), int(row)
             for before in candidates.rows([first.digest]):
                 if free[before] and not self._knowledge.left_out(first):
-                    return candidates.params[before]
+                    return int(row), before
         return None
 
     def _rng(self) -> np.random.Generator:

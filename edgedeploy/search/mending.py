@@ -7,7 +7,7 @@ bad too, and never looks (docs/reference/search.md).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Final
 
 from edgedeploy.records.metrics import Direction
@@ -31,11 +31,19 @@ _Way = tuple[str, Hashable]
 
 class Mending:
     """Hears the outcomes of a search in their order. ``answers`` are the indices of the objectives that hang on what a
-    network answers, and not on the board that runs it."""
+    network answers, and not on the board that runs it. ``plain`` is the variant of a target and a precision with what a
+    search begins with of everything else, where that is not the target's own: a method of calibration, for one."""
 
-    def __init__(self, directions: Sequence[Direction], answers: Collection[int]) -> None:
+    def __init__(
+        self,
+        directions: Sequence[Direction],
+        answers: Collection[int],
+        plain: Callable[[str, str], Variant | None] = lambda target, precision: None,
+    ) -> None:
         self._signs = {index: -1.0 if directions[index] == "maximize" else 1.0 for index in answers}
-        self._plain: dict[tuple[str, ...], dict[str, tuple[float, ...]]] = {}
+        self._plain = plain
+        self._usual: dict[tuple[str, str], frozenset[_Way]] = {}
+        self._alike: dict[tuple[str, ...], list[tuple[Variant, tuple[float, ...] | None]]] = {}
         self._losing: set[str] = set()
         self._tried: set[tuple[str, _Way]] = set()
         self._failed: set[tuple[str, str, _Way]] = set()
@@ -47,15 +55,14 @@ class Mending:
         self._told += 1
         self._explored += bool(self._new(variant))
         ways = self._ways_of(variant)
-        if not isinstance(outcome, Scored):
-            if outcome.teaches:
-                self._failed |= {(variant.target, variant.precision, way) for way in ways}
-            return
-        self._tried |= {(variant.precision, way) for way in ways}
-        if not ways and not variant.training:
-            alike = self._plain.setdefault(_network(variant), {})
-            alike.setdefault(variant.precision, outcome.values)
-            self._losing |= {name for name, values in alike.items() if self._loses(values, alike.get(FLOAT))}
+        if isinstance(outcome, Scored):
+            self._tried |= {(variant.precision, way) for way in ways}
+        elif outcome.teaches:
+            self._failed |= {(variant.target, variant.precision, way) for way in ways}
+        if not ways and not variant.training and (isinstance(outcome, Scored) or outcome.answers_nothing):
+            alike = self._alike.setdefault(_network(variant), [])
+            alike.append((variant, outcome.values if isinstance(outcome, Scored) else None))
+            self._losing |= self._losing_among(alike)
 
     def explores(self, variant: Variant) -> str:
         """What the variant tells: its precision lost something, and it has a way to mend that of which nothing was told in
@@ -79,11 +86,33 @@ class Mending:
     def _ways_of(self, variant: Variant) -> tuple[_Way, ...]:
         """Kept, because every candidate is asked for them at each proposal."""
         if variant.digest not in self._ways:
-            self._ways[variant.digest] = _ways(variant)
+            usual = self._usual_of(variant.target, variant.precision)
+            self._ways[variant.digest] = tuple(way for way in _ways(variant) if way not in usual)
         return self._ways[variant.digest]
 
-    def _loses(self, values: Sequence[float], of_float: Sequence[float] | None) -> bool:
-        return of_float is not None and any(
+    def _usual_of(self, target: str, precision: str) -> frozenset[_Way]:
+        if (target, precision) not in self._usual:
+            plain = self._plain(target, precision)
+            self._usual[target, precision] = frozenset() if plain is None else frozenset(_ways(plain))
+        return self._usual[target, precision]
+
+    def _losing_among(self, alike: Sequence[tuple[Variant, tuple[float, ...] | None]]) -> set[str]:
+        """Precisions of one network that lose on some target, against the first float model that answered."""
+        of_float = next(
+            (values for variant, values in alike if variant.precision == FLOAT and values is not None), None
+        )
+        if of_float is None:
+            return set()
+        return {
+            variant.precision
+            for variant, values in alike
+            if variant.precision != FLOAT and self._loses(values, of_float)
+        }
+
+    def _loses(self, values: Sequence[float] | None, of_float: Sequence[float]) -> bool:
+        if values is None:  # the same answer to everything, or none
+            return bool(self._signs)
+        return any(
             sign * (values[index] - of_float[index]) > LEAST_LOSS * abs(of_float[index])
             for index, sign in self._signs.items()
         )

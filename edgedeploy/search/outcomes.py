@@ -24,6 +24,10 @@ class Scored:
 NETWORK: Final = "network"
 """The phase of a failure in which not even the torch network could be made: that of every target and precision alike."""
 
+MEASURE: Final = "measure"
+"""The phase of a failure of what was built and sent to a board."""
+
+_OF_ITS_ANSWERS: Final = frozenset({"MeasurementError", "ParityError"})
 _NOBODYS: Final = frozenset({"Unstable", "Unrepeatable"})
 
 
@@ -41,6 +45,12 @@ class Failed:
         """Whether it says something of the variant. Conditions that drifted and builds that disagreed do not, and the next
         run tries them again."""
         return self.kind not in _NOBODYS
+
+    @property
+    def answers_nothing(self) -> bool:
+        """Whether it ran, and its answers are of no use: one and the same for all cases, or no numbers. A limit on memory
+        that it passed looks alike."""
+        return self.phase == MEASURE and self.kind in _OF_ITS_ANSWERS
 
 
 Outcome = Scored | Failed

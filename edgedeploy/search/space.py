@@ -193,6 +193,11 @@ class Space:
         facts |= {"threads": variant.threads}
         return not any(all(facts.get(name) in values for name, values in rule.items()) for rule in self.never)
 
+    def offers(self, variant: Variant) -> bool:
+        """Whether it is one that may be proposed."""
+        params = self.params_of(variant)
+        return params is not None and self.allows(params)
+
     def neighbours(self, params: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
         """All combinations that differ from ``params`` in one parameter, and in those that matter beside it alone."""
         values: dict[str, Sequence[Scalar]] = {"target": self.targets, **self.parameters}

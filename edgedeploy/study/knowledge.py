@@ -62,9 +62,13 @@ def knowledge_of(
         linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
     )
     answers = [index for index, goal in enumerate(spec.objectives) if goal.metric not in BOARD_METRICS]
-    mending = Mending([metrics[goal.metric].direction for goal in spec.objectives], answers)
+    directions = [metrics[goal.metric].direction for goal in spec.objectives]
+    mending = Mending(directions, answers, lambda target, precision: _begun_with(space, target, precision))
     refused = Refused(rungs)
-    twins = Twins(lambda arch, width: widths_of(task, dict(arch), width))
+    has_rules = bool(space.never or space.only)  # else every width goes with everything
+    twins = Twins(
+        lambda arch, width: widths_of(task, dict(arch), width), space.offers if has_rules else lambda variant: True
+    )
 
     def told_anyway(variant: Variant, outcome: Outcome) -> None:
         mending.told(variant, outcome)
@@ -107,6 +111,13 @@ def knowledge_of(
         trains=lambda variant: rungs.below(variant) is not None,
         told=told,
     )
+
+
+def _begun_with(space: Space, target: str, precision: str) -> Variant | None:
+    """The baseline in another precision that is searched."""
+    if precision not in space.parameters.get("precision", ()):
+        return None
+    return space.variant({**space.baseline(target), "precision": precision})
 
 
 class Refused:

@@ -41,7 +41,7 @@ from edgedeploy.records.weightbits import nearer
 from edgedeploy.reference.layers import with_sources
 from edgedeploy.reference.parity import Judged, check_executed, judge, worst_distance
 from edgedeploy.search.loop import Failed, Outcome, Scored
-from edgedeploy.search.outcomes import NETWORK
+from edgedeploy.search.outcomes import MEASURE, NETWORK
 from edgedeploy.spec.goals import named_constraints
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
@@ -127,7 +127,7 @@ class Trials:
                 if rivals is None:
                     self.bench.artifact(variant)
                 self.bench.images(variant, "selection")
-            phase = "measure"
+            phase = MEASURE
             if rivals is not None:
                 self.choose_weight_bits(variant, rivals)
             return self.outcome(self._measure_steadily(variant))

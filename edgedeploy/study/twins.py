@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.outcomes import Outcome, Scored
@@ -13,28 +14,49 @@ Widths = tuple[int, ...]
 
 class Twins:
     """Hears the outcomes of a search in their order. ``widths_of`` are the channels of each layer of an architecture that is
-    cut to a uniform width; empty where it cannot be. Of what else than channels is cut nothing is said."""
+    cut to a uniform width; empty where it cannot be. It is asked only where another width has been evaluated: a network is
+    built and cut for it. Of what else than channels is cut nothing is said. What is not ``offered`` is never proposed, and
+    stands for nothing."""
 
-    def __init__(self, widths_of: Callable[[Arch, float], Widths]) -> None:
+    def __init__(self, widths_of: Callable[[Arch, float], Widths], offered: Callable[[Variant], bool]) -> None:
         self._widths_of = widths_of
+        self._offered = offered
         self._known: dict[tuple[Arch, float], Widths] = {}
-        self._first: dict[tuple[Arch, Widths], float] = {}
+        self._told: dict[Arch, list[float]] = {}
+        self._stands_in: dict[tuple[str, float], bool] = {}
 
     def told(self, variant: Variant, outcome: Outcome) -> None:
-        if isinstance(outcome, Scored) and (widths := self._widths(variant)):
-            self._first.setdefault((variant.arch, widths), variant.width)
+        if isinstance(outcome, Scored) and _is_cut(variant):
+            widths = self._told.setdefault(variant.arch, [])
+            if variant.width not in widths:
+                widths.append(variant.width)
 
     def left_out(self, variant: Variant) -> str:
-        """Of which other width this variant's network is, where that one has been evaluated; empty for none."""
-        if not any(arch == variant.arch for arch, _ in self._first):
+        """Of which other width this variant's network is, where that one has been evaluated and may be evaluated as this
+        variant would be; empty for none."""
+        if not _is_cut(variant):
             return ""
-        first = self._first.get((variant.arch, self._widths(variant)), variant.width)
-        return "" if first == variant.width else f"its network is that of width {first:g}"
+        for first in self._told.get(variant.arch, ()):
+            if first == variant.width:
+                return ""
+            if self._are_one(variant, first):
+                return f"its network is that of width {first:g}"
+        return ""
 
-    def _widths(self, variant: Variant) -> Widths:
-        if variant.width == 1.0 or variant.allocation or variant.shrink:
-            return ()
-        network = variant.arch, variant.width
-        if network not in self._known:
-            self._known[network] = self._widths_of(*network)
-        return self._known[network]
+    def _are_one(self, variant: Variant, width: float) -> bool:
+        channels = self._channels(variant.arch, variant.width)
+        if not channels or channels != self._channels(variant.arch, width):
+            return False
+        asked = variant.digest, width
+        if asked not in self._stands_in:
+            self._stands_in[asked] = self._offered(replace(variant, width=width))
+        return self._stands_in[asked]
+
+    def _channels(self, arch: Arch, width: float) -> Widths:
+        if (arch, width) not in self._known:
+            self._known[arch, width] = self._widths_of(arch, width)
+        return self._known[arch, width]
+
+
+def _is_cut(variant: Variant) -> bool:
+    return not (variant.width == 1.0 or variant.allocation or variant.shrink)

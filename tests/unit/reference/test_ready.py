@@ -129,6 +129,45 @@ def test_one_that_was_killed_keeps_nobody_from_looking(ready: Ready, tmp_path: P
     assert look(ready, "x = 1") is not None and server(ready) != first
 
 
+@pytest.mark.parametrize("patience_s", [60.0, None])
+def test_one_that_is_stopped_keeps_nobody_from_looking(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch, patience_s: float | None
+) -> None:
+    """The file had been blamed after minutes, and a case that is run with patience waited for ever."""
+    look(ready, "x = 1")
+    assert ready._server is not None
+    stopped = ready._server.process
+    os.kill(stopped.pid, signal.SIGSTOP)
+    monkeypatch.setattr(ready_module, "TAKEN_UP_S", 0.3)
+    started = ThreadPoolExecutor(1).submit(look, ready, "x = 1", LIMITS, patience_s)
+    try:
+        assert started.result(20) is None, "a process of its own looks"
+        assert stopped.wait(20) == -signal.SIGKILL
+    finally:
+        stopped.kill()
+    monkeypatch.undo()
+    assert look(ready, "x = 1") is not None and server(ready) != stopped.pid
+
+
+def test_a_look_that_nobody_waits_on_any_more_is_ended(ready: Ready) -> None:
+    """It would read on from the very stream that another process begins anew."""
+    look(ready, "x = 1")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(look, ready, "import time; time.sleep(3000)")
+        wait_for("its look to be there", lambda: len(forks_of(server(ready))) == 2)
+        keeper, looking = forks_of(server(ready))
+        os.kill(keeper, signal.SIGKILL)
+        assert done.result(20) is None
+    wait_for("it to be gone", lambda: has_ended(looking))
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def test_where_none_can_be_made_ready_looks_go_on(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from benchmarks.shared.search_tables import co_design, params_by_digest
 from benchmarks.shared.searchers import own
+from made_up_search import SPACE
 
+from edgedeploy.records.canonical import Choices
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.mending import MOST, Mending
-from edgedeploy.search.outcomes import Failed, Scored
+from edgedeploy.search.outcomes import MEASURE, Failed, Scored
 
 HEAD = PrecisionPlan.of({"head": "float32"})
 STEM = PrecisionPlan.of({"stem": "float32"})
@@ -79,6 +81,58 @@ def test_a_build_that_fails_tells_of_its_target_alone() -> None:
         found.told(other, ACCURATE)
     assert not found.explores(PLANNED)
     assert found.explores(replace(PLANNED, target="litert"))
+
+
+def test_what_is_lost_on_one_target_alone_is_a_loss() -> None:
+    """Only the target that came first had counted."""
+    found = Mending(("maximize", "minimize"), (0,))
+    for variant, outcome in ((INT8, ACCURATE), (FLOAT, ACCURATE), *((variant, ACCURATE) for variant in MANY)):
+        found.told(variant, outcome)
+    assert not found.explores(PLANNED)
+    found.told(replace(INT8, target="litert"), BAD)
+    assert found.explores(PLANNED)
+
+
+def test_a_precision_that_answers_nothing_lost_everything() -> None:
+    """It had only counted as what cannot be evaluated, and so nothing like it was tried."""
+    constant = Failed("MeasurementError", "all 20 cases give the same output", MEASURE)
+    for failed, loses in (
+        (constant, True),
+        (replace(constant, kind="ParityError"), True),
+        (replace(constant, phase="build"), False),
+        (replace(constant, kind="DidNotRun"), False),
+        (replace(constant, kind="Unstable"), False),
+    ):
+        found = Mending(("maximize", "minimize"), (0,))
+        for variant in MANY:
+            found.told(replace(variant, precision="bfloat16"), ACCURATE)
+        found.told(INT8, failed)
+        assert not found.explores(PLANNED), "of the float model nothing is known"
+        found.told(replace(FLOAT, target="litert"), ACCURATE)
+        assert bool(found.explores(PLANNED)) is loses, failed
+        found.told(PLANNED, constant)
+        assert not found.explores(PLANNED), "it did not mend that here"
+        assert bool(found.explores(replace(PLANNED, target="litert"))) is loses
+
+
+def test_what_a_search_begins_with_is_no_way_to_mend_anything() -> None:
+    """`calibration = ["minmax", "percentile"]` without OpenVINO's own one: no int8 had been plain, and none had lost."""
+    searched = {"precision": ("float32", "int8"), "calibration": ("minmax", "percentile"), "width": (1.0, 0.5)}
+    calibrations = {"openvino": ("mean-minmax", "minmax", "percentile"), "onnxruntime": ("minmax", "percentile")}
+    space = replace(SPACE, parameters=searched, arch_defaults={}, choices=Choices(calibrations=calibrations))
+
+    def plain(target: str, precision: str) -> Variant:
+        return space.variant({**space.baseline(target), "precision": precision})
+
+    for target in space.targets:
+        found = Mending(("maximize", "minimize"), (0,), plain)
+        points = [{"target": target, "threads": threads} for threads in range(2, 2 + 4 * MOST)]
+        for point in [*points, {"target": target, "width": 0.5}]:
+            found.told(space.variant(point), ACCURATE)
+        found.told(space.variant({"target": target, "precision": "int8", "calibration": "minmax"}), BAD)
+        other = space.variant({"target": target, "precision": "int8", "calibration": "percentile"})
+        assert found.explores(other) == "what of int8's loss is mended by calibration percentile"
+        assert not found.explores(plain(target, "int8"))
 
 
 def test_a_model_trained_for_its_precision_has_another_loss() -> None:

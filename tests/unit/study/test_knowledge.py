@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from made_up_search import SPACE
 
+from edgedeploy.records.canonical import Choices
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Failed, Scored
 from edgedeploy.search.rungs import Rungs
+from edgedeploy.search.space import Space
 from edgedeploy.spec.study import parse_spec
+from edgedeploy.study import knowledge
 from edgedeploy.study.account import Account
 from edgedeploy.study.knowledge import NO_NETWORK, knowledge_of, without_effect
 from edgedeploy.study.store import Store
@@ -64,12 +67,12 @@ trials = 4
 """
 
 
-def known(tmp_path: Path, text: str = GOALS) -> Knowledge:
+def known(tmp_path: Path, text: str = GOALS, space: Space = SPACE) -> Knowledge:
     spec, _ = parse_spec(text, tmp_path / "study.toml")
     metrics = {**spec.metric_table({}), "dice_mean": MetricInfo("maximize", "1", "overlap", bound=1.0)}
     store = Store(tmp_path / "out")
     rungs = Rungs.of(spec.space.get("recovery_epochs", ()))
-    return knowledge_of(spec, object(), SPACE, metrics, rungs, store, Account(store), lambda: 1000.0)  # type: ignore[arg-type]
+    return knowledge_of(spec, object(), space, metrics, rungs, store, Account(store), lambda: 1000.0)  # type: ignore[arg-type]
 
 
 def test_a_limit_on_an_objective_says_what_is_of_no_use(tmp_path: Path) -> None:
@@ -117,3 +120,29 @@ def test_a_network_that_cannot_be_made_is_left_out_for_all_that_share_it(tmp_pat
     found = known(tmp_path)
     found.told(first, Failed("Unsupported", "the least channels cost more", "network"))
     assert found.left_out(higher) == NO_NETWORK
+
+
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_a_width_stands_for_another_one_where_it_may_be_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forbidden: bool
+) -> None:
+    monkeypatch.setattr(knowledge, "widths_of", lambda task, arch, width: (4,))
+    never = ({"target": ("openvino",), "width": (0.5,)},) if forbidden else ()
+    found = known(tmp_path, space=replace(SPACE, never=never))
+    half = Variant("onnxruntime", "float32", 0.5, (("resolution", 128),), 2)
+    found.told(half, Scored((0.8, 0.5), {}))
+    assert found.left_out(replace(half, width=0.25)) == "its network is that of width 0.5"
+    assert bool(found.left_out(replace(half, width=0.25, target="openvino"))) is not forbidden
+
+
+def test_a_loss_counts_from_what_the_search_begins_with(tmp_path: Path) -> None:
+    parameters = {**SPACE.parameters, "calibration": ("minmax", "percentile")}
+    choices = Choices(calibrations={"openvino": ("mean-minmax", "minmax", "percentile")})
+    space = replace(SPACE, targets=("openvino",), parameters=parameters, choices=choices)
+    found = known(tmp_path, space=space)
+    for width in (1.0, 0.75, 0.5, 0.25):
+        found.told(space.variant({"target": "openvino", "width": width}), Scored((0.8, 1.0), {}))
+    int8 = {"target": "openvino", "precision": "int8"}
+    found.told(space.variant({**int8, "calibration": "minmax"}), Scored((0.6, 0.5), {}))
+    assert found.explores(space.variant({**int8, "calibration": "percentile"}))
+    assert not found.explores(space.variant({**int8, "calibration": "minmax", "width": 0.5}))
