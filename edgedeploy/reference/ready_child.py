@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -61,10 +62,21 @@ def _keep(order: dict[str, Any], files: Sequence[int]) -> NoReturn:
         for end in streams:
             os.close(end)
         os.write(told, TOLD.pack(child))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os.write(told, TOLD.pack(status))
+        os.write(told, TOLD.pack(_ended(child, told)))
     finally:
         os._exit(0)
+
+
+def _ended(child: int, told: int) -> int:
+    """Its exit status. It is killed when nobody is left who could be told: whoever asked was killed."""
+    with contextlib.suppress(OSError):  # a kernel before 5.3
+        end = os.pidfd_open(child)
+        watching = select.poll()
+        watching.register(end, select.POLLIN)
+        watching.register(told, 0)  # for the error alone, which is always told
+        if end not in dict(watching.poll()):
+            os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _look(order: dict[str, Any], files: Sequence[int]) -> NoReturn:

@@ -7,7 +7,8 @@ list of what was not tried.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from edgedeploy.files import write_json
 from edgedeploy.records.variant import Variant
 from edgedeploy.runtime.wire.serde import from_json
 from edgedeploy.search.beliefs import Belief, Left
+from edgedeploy.search.space import ENUMERATION_LIMIT, Space
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.layout import NOT_TRIED, PROMOTED
 from edgedeploy.study.reading import read_record
@@ -101,6 +103,22 @@ def keep_left(store: Store, spec: StudySpec, left: Sequence[Left]) -> str | None
         reasons[item.reason] += 1
     told = "; ".join(f"{count} because {reason}" for reason, count in reasons.items())
     return f"{len(left)} rungs were not tried: {told}. {NOT_TRIED} has what is predicted of them"
+
+
+def left_out_line(
+    space: Space, left_out: Callable[[Variant], str], tried: Collection[str], *, most: int = ENUMERATION_LIMIT
+) -> str | None:
+    """What a search that found nothing more to try never proposes, and why; None where that is nothing, or where the space
+    has more than ``most`` combinations. ``tried`` are digests."""
+    if space.size() > most:
+        return None
+    variants = {variant.digest: variant for variant in map(space.variant, filter(space.allows, space.combinations()))}
+    reasons = Counter(left_out(variant) for digest, variant in variants.items() if digest not in tried)
+    del reasons[""]
+    if not reasons:
+        return None
+    told = "; ".join(f"{count} because {reason}" for reason, count in reasons.items())
+    return f"nothing is left to try: {reasons.total()} variants are left out, {told}"
 
 
 def kept_left(store: Store) -> tuple[NotTried, ...]:

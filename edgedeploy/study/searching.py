@@ -26,7 +26,7 @@ from edgedeploy.study.impossible import keep_proofs, proofs
 from edgedeploy.study.knowledge import knowledge_of
 from edgedeploy.study.known import Known
 from edgedeploy.study.layout import NOT_TRIED
-from edgedeploy.study.left import keep_left, keep_promotion
+from edgedeploy.study.left import keep_left, keep_promotion, left_out_line
 from edgedeploy.study.plans import PlanMaker, seeds_in
 from edgedeploy.study.preflight import Ready
 from edgedeploy.study.store import Store
@@ -106,6 +106,9 @@ class Searching:
         if finished.unreachable:
             self.say("note", _unreachable(finished, self.first.metrics, self.spec))
         told = [keep_left(self.store, self.spec, search.left())] if self.rungs.epochs else []
+        if finished.reason == "exhausted" and not told:
+            tried = {variant.digest for variant in self.known.variants()}
+            told.append(left_out_line(space, knowledge.left_out, tried))
         for line in filter(None, (*told, predicted)):
             self.say("note", line)
         return finished

@@ -161,6 +161,24 @@ def test_a_look_that_nobody_waits_on_any_more_is_ended(ready: Ready) -> None:
     wait_for("it to be gone", lambda: has_ended(looking))
 
 
+def test_a_look_ends_with_whoever_asked_for_it() -> None:
+    """It had gone on to the end of its processor time, or for ever where it only waited."""
+    asks = (
+        "import os, sys; from dataclasses import asdict; from edgedeploy.reference.ready import ready; "
+        "from edgedeploy.reference.safety import Limits; "
+        "argv = [sys.executable, '-P', '-c', 'import time; time.sleep(3000)']; "
+        "ready.run(argv, asdict(Limits()), os.open(os.devnull, os.O_RDONLY), {**os.environ}, None)"
+    )
+    asker = subprocess.Popen([sys.executable, "-c", asks])
+    try:
+        wait_for("its look to be there", lambda: len(forks_of(asker.pid)) == 3)
+        started = forks_of(asker.pid)
+    finally:
+        asker.kill()
+        asker.wait()
+    wait_for("all of them to be gone", lambda: all(map(has_ended, started)))
+
+
 def has_ended(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
