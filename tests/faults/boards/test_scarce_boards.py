@@ -75,12 +75,12 @@ def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
     """There was room when it was asked for, and somebody else takes it while the file grows. It is said, no half file stays
     in the way of the next, and what ran before runs again."""
     need_sshd()
-    payload = make_payload(tmp_path / "job", cases=1200)
+    payload = make_payload(tmp_path / "job", cases=2400)
     size = payload.inputs.stat().st_size
     old = make_job(tmp_path / "old")
     with small_disk(tmp_path / "disk", 32) as disk, serve("sshd") as target:
         blobs, taken = disk / "root" / "blobs", disk / "of somebody else"
-        assert size > 3 << 20, "the upload takes a while"
+        assert size > 6 << 20, "the upload takes a while"
 
         def crowd() -> None:
             """As soon as the upload has begun, all the room that is left is taken."""
