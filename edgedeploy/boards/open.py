@@ -43,11 +43,10 @@ def open_board(config: Mapping[str, object], sessions: Sequence[PackedSession] =
         return _emulated_processor(name, str(given["machine"]), _optional(given, "python"), tuple(sessions))
     place = Place.find(str(given["labgrid"]), _optional(given, "labgrid_coordinator")) if "labgrid" in given else None
     cores = tuple(int(str(core)) for core in _words(given.get("cores", ())))
+    root = str(given.get("root", DEFAULT_ROOT))
     options = BoardOptions(
         python=str(given.get("python") or ("python3" if kind == "ssh" else sys.executable)),
-        root="/".join(
-            (str(given.get("root", DEFAULT_ROOT)), *([f"cores-{'-'.join(map(str, cores))}"] if cores else []))
-        ),
+        root=f"{root}/cores-{'-'.join(map(str, cores))}" if cores else root,
         power_mode=tuple((key, str(given[key])) for key in ("governor", "nvpmodel") if key in given),
         power_cycle=_words(given.get("power_cycle", ())) or (place.power_cycle if place else ()),
         sessions=tuple(sessions),

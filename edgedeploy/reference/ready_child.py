@@ -88,10 +88,7 @@ def _look(order: dict[str, Any], files: Sequence[int]) -> NoReturn:
             os.dup2(end, number)
         for end in files:
             os.close(end)
-        sys.stdin, sys.stdout = (
-            os.fdopen(0, encoding="utf-8"),
-            os.fdopen(1, "w", encoding="utf-8"),
-        )  # of files
+        sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8"), os.fdopen(1, "w", encoding="utf-8")
         os.chdir("/")
         os.environ.clear()
         os.environ.update(order["environ"])

@@ -49,18 +49,7 @@ def knowledge_of(
 ) -> Knowledge:
     """Of the study file and the task; with rungs of recovery, of what its folder says trainings took too."""
     sizes = Sizes(task, space)
-    limits = _limits(spec, metrics)
-    plain = Knowledge(
-        statics=sizes.of,
-        without_effect=tuple(without_effect(objective.metric) for objective in spec.objectives),
-        limits={index: limit.bound for index, limit in limits.values()},
-        limited=frozenset(limits),
-        of_weights=frozenset(
-            name for name, limit in named_constraints(spec, metrics).items() if limit.metric not in BOARD_METRICS
-        ),
-        bounds=_bounds(spec, metrics),
-        linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
-    )
+    plain = _of_the_file(spec, metrics, sizes)
     answers = [index for index, goal in enumerate(spec.objectives) if goal.metric not in BOARD_METRICS]
     directions = [metrics[goal.metric].direction for goal in spec.objectives]
     mending = Mending(directions, answers, lambda target, precision: _begun_with(space, target, precision))
@@ -110,6 +99,22 @@ def knowledge_of(
         explores=lambda variant: ladder.explores(variant) or mending.explores(variant),
         trains=lambda variant: rungs.below(variant) is not None,
         told=told,
+    )
+
+
+def _of_the_file(spec: StudySpec, metrics: Mapping[str, MetricInfo], sizes: Sizes) -> Knowledge:
+    """What is known before anything has happened, whatever the study has in its folder."""
+    limits = _limits(spec, metrics)
+    return Knowledge(
+        statics=sizes.of,
+        without_effect=tuple(without_effect(objective.metric) for objective in spec.objectives),
+        limits={index: limit.bound for index, limit in limits.values()},
+        limited=frozenset(limits),
+        of_weights=frozenset(
+            name for name, limit in named_constraints(spec, metrics).items() if limit.metric not in BOARD_METRICS
+        ),
+        bounds=_bounds(spec, metrics),
+        linear=frozenset(index for index, goal in enumerate(spec.objectives) if goal.scale == "linear"),
     )
 
 

@@ -62,3 +62,14 @@ def test_a_limit_is_given_up_although_what_is_left_out_would_tell_something(refu
         of_weights=frozenset({"limit"}),
     )
     assert proposed(knowledge).unreachable == ("limit" if refused else "")
+
+
+def test_what_is_tried_for_what_it_tells_says_so() -> None:
+    """It had been told as tried for a gain, which may be next to nothing."""
+    asked: list[str] = []
+    for explores in ("what nobody knows", ""):
+        proposal = proposed(Knowledge(explores=lambda variant, on=explores: on))
+        assert proposal.belief is not None
+        asked.append(proposal.belief.explores)
+        assert proposal.belief.as_json().get("explores", "") == explores
+    assert asked == ["what nobody knows", ""]

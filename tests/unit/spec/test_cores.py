@@ -5,32 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from spec_kit import HEAD
 
 from edgedeploy.errors import SpecError
 from edgedeploy.spec.study import StudySpec, parse_spec
 
-STUDY = """\
-[study]
-name = "demo"
-targets = ["onnxruntime"]
-
-[task]
-kind = "synthetic-ultrasound"
-
-[[boards]]
-name = "here"
-kind = "local"
-cores = [2, 3]
-
-[space]
-width = [1.0, 0.5]
-
-[[objectives]]
-metric = "latency_ratio"
-
-[budget]
-trials = 10
-"""
+CORES = "cores = [2, 3]"
+STUDY = HEAD.replace('kind = "local"', f'kind = "local"\n{CORES}')
 
 
 def spec_of(text: str) -> StudySpec:
@@ -39,7 +20,7 @@ def spec_of(text: str) -> StudySpec:
 
 def test_cores_are_numbers_of_the_board() -> None:
     assert spec_of(STUDY).board("here").cores == (2, 3)
-    assert spec_of(STUDY.replace("cores = [2, 3]\n", "")).board("here").cores == ()
+    assert spec_of(HEAD).board("here").cores == ()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +36,7 @@ def test_cores_are_numbers_of_the_board() -> None:
 )
 def test_what_cannot_be_is_refused_by_name(keys: str, found: str) -> None:
     with pytest.raises(SpecError) as caught:
-        spec_of(STUDY.replace("cores = [2, 3]", keys))
+        spec_of(STUDY.replace(CORES, keys))
     assert found in str(caught.value) and "boards number 1" in str(caught.value), str(caught.value)
 
 
