@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,13 @@ _MARGIN: Final = 0.1
 class _Told:
     row: int
     outcome: Outcome
+
+
+class _Wish(NamedTuple):
+    """Rows of a candidate that is wanted, and of the one that is evaluated now: itself, or what has to be before it."""
+
+    wanted: int
+    now: int
 
 
 class CoDesign:
@@ -118,8 +125,8 @@ class CoDesign:
         exploring = free & [bool(self._knowledge.explores(variant)) for variant in candidates.variants]
         wished = self._wished(gain, exploring, free) if exploring.any() else None
         self.unreachable = self._unreachable(scored, free, still_exploring=wished is not None)
-        self._explores = "" if wished is None else self._knowledge.explores(candidates.variants[wished[0]])
-        return self._take(gain, free, free) if wished is None else candidates.params[wished[1]]
+        self._explores = "" if wished is None else self._knowledge.explores(candidates.variants[wished.wanted])
+        return self._take(gain, free, free) if wished is None else candidates.params[wished.now]
 
     def belief(self, params: Mapping[str, Scalar]) -> Belief | None:
         """What was thought of a candidate at the last proposal; None when that was drawn by size."""
@@ -196,11 +203,11 @@ class CoDesign:
 
     def _take(self, gain: Floats, among: NDArray[np.bool_], free: NDArray[np.bool_]) -> Params | None:
         wished = self._wished(gain, among, free)
-        return None if wished is None else self._candidates().params[wished[1]]
+        return None if wished is None else self._candidates().params[wished.now]
 
-    def _wished(self, gain: Floats, among: NDArray[np.bool_], free: NDArray[np.bool_]) -> tuple[int, int] | None:
-        """Of the candidates ``among`` the row of that with the largest gain, and its row again or that of the free one that
-        has to be evaluated before it; None when there is none. One that can hardly be evaluated comes after all others."""
+    def _wished(self, gain: Floats, among: NDArray[np.bool_], free: NDArray[np.bool_]) -> _Wish | None:
+        """Of the candidates ``among`` that with the largest gain, of which what has to be evaluated before is free; None
+        when there is none. One that can hardly be evaluated comes after all others."""
         candidates = self._candidates()
         hopeless = self._success() < _HOPELESS
         order = np.flatnonzero(among)
@@ -211,10 +218,10 @@ class CoDesign:
                 continue
             first = self._knowledge.before(variant)
             if first is None:
-                return int(row), int(row)
+                return _Wish(int(row), int(row))
             for before in candidates.rows([first.digest]):
                 if free[before] and not self._knowledge.left_out(first):
-                    return int(row), before
+                    return _Wish(int(row), before)
         return None
 
     def _rng(self) -> np.random.Generator:
