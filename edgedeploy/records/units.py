@@ -6,18 +6,19 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal
+from fractions import Fraction
 from typing import Final
 
-_SCALES: Final[Mapping[str, Mapping[str, float]]] = {
-    "ns": {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9, "min": 60e9, "h": 3600e9},
-    "bytes": {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
-    "J": {"J": 1, "mJ": 1e-3, "uJ": 1e-6},  # u stands for the micro sign too
+_SCALES: Final[Mapping[str, Mapping[str, int | Fraction]]] = {
+    "ns": {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9},
+    "bytes": {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
+    "J": {"J": 1, "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},  # u stands for the micro sign too
     "s": {"s": 1, "min": 60, "h": 3600},
     "px": {"px": 1},
     "percent": {"percent": 1, "%": 1},
-    "%/min": {"%/min": 1, "%/h": 1 / 60},
-    "/s": {"/s": 1, "/min": 1 / 60},
-    "B*s": {"B*s": 1, "KB*s": 1e3, "MB*s": 1e6, "GB*s": 1e9},
+    "%/min": {"%/min": 1, "%/h": Fraction(1, 60)},
+    "/s": {"/s": 1, "/min": Fraction(1, 60)},
+    "B*s": {"B*s": 1, "KB*s": 10**3, "MB*s": 10**6, "GB*s": 10**9},
     "1": {},
 }
 
@@ -47,6 +48,9 @@ _FIXED: Final[Mapping[str, Decimal]] = {"": Decimal("0.001"), "B": Decimal(1)}
 
 _THREE_DIGITS: Final = Context(prec=3)
 
+_EXACT: Final = Context(prec=50, traps=[])
+"""More digits than a float has. What is beyond a decimal's exponents is infinite or nothing, not an error."""
+
 _MICRO: Final = str.maketrans({"\N{MICRO SIGN}": "u", "\N{GREEK SMALL LETTER MU}": "u"})
 
 
@@ -56,13 +60,13 @@ def parse_quantity(value: float | str, unit: str) -> float:
     A bare number is taken for dimensionless units only: a limit of ``20`` on a latency could mean anything.
     """
     expected = f"expected a quantity in {unit if unit != '1' else 'no unit'}, such as {_EXAMPLES.get(unit, unit)}"
-    scales = _SCALES.get(unit, {unit: 1.0})
+    scales = _SCALES.get(unit, {unit: 1})
     if isinstance(value, bool):
         raise ValueError(f"{expected}, but got {value!r}")
     if isinstance(value, (int, float)):
         if unit != "1":
             raise ValueError(f"{expected}, but got the bare number {value!r}")
-        number, scale = float(value), 1.0
+        number = float(value)
     else:
         match = _TEXT.fullmatch(value) if isinstance(value, str) else None
         if match is None:
@@ -71,10 +75,17 @@ def parse_quantity(value: float | str, unit: str) -> float:
         if (suffix == "") != (unit == "1") or (suffix and suffix not in scales):
             known = f"; units known here: {', '.join(scales)}" if scales else ""
             raise ValueError(f"{expected}, but got {value!r}{known}")
-        number, scale = float(match.group(1)), scales.get(suffix, 1.0)
-    if not math.isfinite(number * scale):
+        number = _scaled(match.group(1), Fraction(scales.get(suffix, 1)))
+    if not math.isfinite(number):
         raise ValueError(f"{expected}, but got {value!r}")
-    return number * scale
+    return number
+
+
+def _scaled(text: str, scale: Fraction) -> float:
+    """The float that is nearest: the product of the nearest float and a scale can be another one, beyond a limit that the
+    text names."""
+    product = _EXACT.multiply(_EXACT.create_decimal(text), Decimal(scale.numerator))
+    return float(_EXACT.divide(product, Decimal(scale.denominator)))
 
 
 def decimal(value: float, digits: int = 3) -> str:

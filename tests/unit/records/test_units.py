@@ -17,6 +17,12 @@ from edgedeploy.records.units import human, human_limit, parse_quantity
         ("8 MB", "bytes", 8e6),
         ("2 MiB", "bytes", 2**21),
         (0.8, "1", 0.8),
+        ("-4.14 ms", "ns", -4.14e6),  # the float of 4.14 times 1e6 is another number
+        ("4.35 GB", "bytes", 4.35e9),
+        ("0.3 mJ", "J", 3e-4),
+        ("90 /min", "/s", 1.5),
+        ("7 %/h", "%/min", 7 / 60),
+        ("1e-999999999999999999999 s", "ns", 0.0),
     ],
 )
 def test_quantities_come_out_in_base_units(text: float | str, unit: str, value: float) -> None:
@@ -24,7 +30,17 @@ def test_quantities_come_out_in_base_units(text: float | str, unit: str, value: 
 
 
 @pytest.mark.parametrize(
-    ("text", "unit"), [(20, "ns"), ("20", "ns"), ("20 MB", "ns"), ("0.8 ms", "1"), ("ms", "ns"), (True, "1")]
+    ("text", "unit"),
+    [
+        (20, "ns"),
+        ("20", "ns"),
+        ("20 MB", "ns"),
+        ("0.8 ms", "1"),
+        ("ms", "ns"),
+        (True, "1"),
+        ("1e999 s", "s"),
+        ("1e999999999999999999999 s", "s"),
+    ],
 )
 def test_a_wrong_unit_says_what_was_expected(text: float | str, unit: str) -> None:
     with pytest.raises(ValueError, match="expected a quantity"):
@@ -81,6 +97,7 @@ VALUES = st.one_of(
 @example(0.0009996, "1", False)
 @example(0.4, "bytes", True)
 @example(0.5, "bytes", True)
+@example(-4.14e6, "ns", False)
 @settings(max_examples=2000, deadline=None)
 def test_a_limit_that_is_told_holds_and_is_the_nearest_that_does(value: float, unit: str, at_most: bool) -> None:
     text = human_limit(value, unit, at_most=at_most)
