@@ -112,7 +112,7 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """A test that judges no time, with all its fixtures, measures in a place of its worker's own: else four workers would
-    wait for one another. Boards that a test reaches through sshd have the machine's place, as sshd passes nothing on."""
+    wait for one another. An emulated board behind sshd has that place too, and a kit's server one of its own."""
     _leave_imported_alone()
     with pytest.MonkeyPatch.context() as patch:
         if {"beside", "waiting"} & set(item.keywords) and "alone" not in item.keywords:

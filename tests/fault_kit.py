@@ -20,10 +20,11 @@ from pathlib import Path
 
 import pytest
 from board_kit import MACHINE_WAIT_S, need_sshd
+from restarted_sshd import board_config
 
 from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.agent.session import BoardOptions
-from edgedeploy.boards.emulated.board import _SSHD_CONFIG, find_sshd, make_key
+from edgedeploy.boards.emulated.board import find_sshd, make_key
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.interfaces.board import Transport
@@ -245,7 +246,7 @@ def board_behind_cable() -> Iterator[Cable]:
         host_key, client_key = make_key(folder / "host_key"), make_key(folder / "client_key")
         (folder / "authorized_keys").write_text(f"{client_key}\n")
         (folder / "known_hosts").write_text(f"[{theirs}]:2022 {host_key}\n")
-        text = _SSHD_CONFIG.format(port=2022, folder=folder, user=user_name())
+        text = board_config(folder, 2022)
         (folder / "sshd_config").write_text(text.replace("ListenAddress 127.0.0.1", f"ListenAddress {theirs}"))
         server = subprocess.Popen(
             ["ip", "netns", "exec", name, str(find_sshd()), "-D", "-e", "-f", str(folder / "sshd_config")],

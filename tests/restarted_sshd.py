@@ -10,14 +10,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgedeploy.boards.emulated.board import _SSHD_CONFIG, _wait_for_port, find_sshd, free_port, reach, session_folder
+from edgedeploy.boards.emulated.board import _wait_for_port, find_sshd, free_port, reach, session_folder
+from edgedeploy.boards.emulated.sshd_config import server_config
 from edgedeploy.boards.ssh.config import SshTarget, user_name
+from edgedeploy.runtime.agent.claim import PLACE
+
+
+def board_config(folder: Path, port: int) -> str:
+    """Of the server of another board than this host: where the test judges no time, its agents measure in a place of their
+    own, beside those of the test's other boards."""
+    place = os.environ.get(PLACE, "")
+    return server_config(folder, port, place and f"{place}-{port}")
 
 
 class RestartedSshd:
     def __init__(self, folder: Path, port: int) -> None:
-        text = _SSHD_CONFIG.format(port=port, folder=folder, user=user_name())
-        (folder / "sshd_config").write_text(text, encoding="utf-8")
+        (folder / "sshd_config").write_text(board_config(folder, port), encoding="utf-8")
         self._folder = folder
         self._port = port
         self.target: SshTarget = reach(folder, port, user_name())

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from board_kit import need_sshd
 from fault_kit import need_program, need_root
+from restarted_sshd import board_config
 
 from edgedeploy.boards.emulated.board import (
-    _SSHD_CONFIG,
     _wait_for_port,
     find_sshd,
     free_port,
@@ -47,7 +47,7 @@ def odd_sshd(*first: str, without: tuple[str, ...] = (), account: Account | None
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True) if os.getuid() == 0 else None
     with session_folder("edgedeploy-odd-") as folder:
         port = free_port()
-        usual = _SSHD_CONFIG.format(port=port, folder=folder, user=user_name()).splitlines()
+        usual = board_config(folder, port).splitlines()
         usual = [line for line in usual if line.split()[0] not in without]
         lines = [line.replace("{folder}", str(folder)) for line in first]
         (folder / "sshd_config").write_text("\n".join([*lines, *usual]) + "\n")
@@ -115,8 +115,7 @@ class SwitchedSshd:
         self._folder = folder
         self._port = free_port()
         self._on = contextlib.ExitStack()
-        text = _SSHD_CONFIG.format(port=self._port, folder=folder, user=user_name())
-        (folder / "sshd_config").write_text(text)
+        (folder / "sshd_config").write_text(board_config(folder, self._port))
         self.target = reach(folder, self._port, user_name())
 
     def __enter__(self) -> SwitchedSshd:

@@ -24,7 +24,7 @@ from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.agent.session import BoardOptions, RemoteSession
 from edgedeploy.boards.emulated import embedded_server, guard
 from edgedeploy.boards.emulated.hosting import held_process
-from edgedeploy.boards.emulated.sshd_config import KEYS_ONLY
+from edgedeploy.boards.emulated.sshd_config import server_config
 from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import CommandFailed, SpecError, TargetUnavailable, nearest
@@ -36,23 +36,6 @@ START_TIMEOUT_S: Final = 60.0
 """A server starts within a second; beside a training on all cores the embedded one took more than 15 s."""
 
 NOTE: Final = "emulated: SSH into this host; its times are this host's CPU, not any board's"
-
-_SSHD_CONFIG: Final = (
-    """\
-ListenAddress 127.0.0.1
-Port {port}
-HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/authorized_keys
-AllowUsers {user}
-"""
-    + KEYS_ONLY
-    + """\
-SetEnv SHLVL=1
-Subsystem sftp internal-sftp
-"""
-)
-"""SHLVL: bash reads the user's ~/.bashrc before an SSH command when it is the outermost shell. A real board has no such
-file, and some of them take half a second per command."""
 
 
 class EmulatedBoard:
@@ -159,7 +142,7 @@ def _sshd(folder: Path) -> Iterator[int]:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation folder
     port = free_port()
     config = folder / "sshd_config"
-    config.write_text(_SSHD_CONFIG.format(port=port, folder=folder, user=user_name()), encoding="utf-8")
+    config.write_text(server_config(folder, port), encoding="utf-8")
     with guarded([program, "-D", "-e", "-f", str(config)], folder / "log") as process:
         _wait_for_port(process, port, folder / "log")
         yield port

@@ -16,6 +16,7 @@ from edgedeploy.boards.ssh.hostkeys import KnownHosts, prefer_known
 from edgedeploy.boards.ssh.quoting import command_line
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import SpecError
+from edgedeploy.runtime.agent.claim import PLACE
 
 pytestmark = pytest.mark.beside
 
@@ -51,6 +52,15 @@ def test_alias_of_the_config_stands_for_host_port_user_and_key(tmp_path: Path) -
         assert server.known_hosts is not None
         (tmp_path / ".ssh" / "known_hosts").write_text(Path(server.known_hosts).read_text())
         assert whoami(SshTarget(host="cart", home=tmp_path)) == b"here\n"
+
+
+@pytest.mark.parametrize("kind", ["embedded", "sshd"])
+def test_commands_find_the_place_that_the_server_was_started_in(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "sshd":
+        need_sshd()
+    monkeypatch.setenv(PLACE, "a-place-of-its-own")
+    with serve(kind) as server, contextlib.closing(SshTransport(server)) as transport:
+        assert transport.run(["printenv", PLACE], timeout_s=10).stdout == b"a-place-of-its-own\n"
 
 
 @pytest.mark.parametrize("kind", ["embedded", "sshd"])

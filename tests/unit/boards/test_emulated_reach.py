@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from edgedeploy.boards.emulated.board import reach, session_folder
+from edgedeploy.boards.emulated.sshd_config import server_config
+from edgedeploy.runtime.agent.claim import PLACE
 
 
 def test_who_connects_while_another_does_never_finds_the_host_key_gone() -> None:
@@ -24,3 +28,22 @@ def test_who_connects_while_another_does_never_finds_the_host_key_gone() -> None
             over.set()
             thread.join()
     assert len(found) == 1 and found != {b""}
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ("", "SetEnv SHLVL=1"),
+        ("tests-7", f"SetEnv SHLVL=1 {PLACE}=tests-7"),
+        ("two words\nPermitRootLogin yes", "SetEnv SHLVL=1"),
+    ],
+)
+def test_agents_behind_a_server_measure_in_the_place_of_who_starts_it(
+    place: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PLACE, place)
+    lines = server_config(Path("folder"), 2022).splitlines()
+    assert [found for found in lines if found.startswith(("SetEnv", "PermitRootLogin"))] == [
+        "PermitRootLogin prohibit-password",
+        line,
+    ]
