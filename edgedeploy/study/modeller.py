@@ -235,7 +235,7 @@ class Modeller:
             export_program(model, specs, part / PROGRAM_FILE, samples[0])
         write_reference(reference, part)
 
-    def _further(self, variant: Variant, times: LayerTimes | None) -> Further | None:
+    def _further(self, variant: Variant, times: LayerTimes | None = None) -> Further | None:
         """How a variant on a rung is trained from the model of the rung below, or on the lowest one from what is cut out of
         its elastic network; either is made first if needed."""
         epochs, below = self._rungs.further_epochs(variant), self._rungs.below(variant)

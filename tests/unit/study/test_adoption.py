@@ -99,9 +99,7 @@ def test_the_layer_times_that_name_models_come_with_them(origin: Origin) -> None
     path.write_bytes(path.read_bytes().replace(b"400", b"401"))
     found, told = take(origin)
     assert found.models and not ours.exists()
-    assert told == [
-        "the layer times of first are not taken over: ValueError: its times are not those that its digest names"
-    ]
+    assert told == ["the layer times of first are not taken over: its times are not those that its digest names"]
     write_json(path, times.as_json())
     assert take(origin) == (found, [])
     assert ours.read_bytes() == path.read_bytes()
