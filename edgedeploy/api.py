@@ -36,6 +36,7 @@ from edgedeploy.study.events import Event, EventLog, Observer, ignore
 from edgedeploy.study.front import open_index, read_front, stored_spec
 from edgedeploy.study.kept_cases import names_of, record_of, require_same_cases
 from edgedeploy.study.known import Known
+from edgedeploy.study.layer_times import kept_times
 from edgedeploy.study.limits import changed_limits, first_limits, limits_of, with_limits
 from edgedeploy.study.options import RunOptions
 from edgedeploy.study.origin import Origin
@@ -371,7 +372,9 @@ def _logged(tracker: Tracker, store: Store, done: int, wanted: int) -> Event:
 
 def _as_begun(ready: Ready, store: Store, origin: Origin | None) -> Ready:
     """The study as its folder began, or the one that it takes over from."""
-    return ready.as_begun(store.study() if store.exists() else (origin.study if origin else None))
+    if store.exists():
+        return ready.as_begun(store.study(), kept_times(store.root))
+    return ready.as_begun(origin.study, origin.layer_times) if origin else ready
 
 
 def _digest_of_spec(spec: StudySpec) -> str:

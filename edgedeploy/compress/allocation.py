@@ -1,7 +1,8 @@
 """How one budget of channels is spread over a network's layers: the least sensitive channels per unit of cost go first.
 
 In a U-Net the multiplications sit in the shallow levels and the bytes in the deep ones. One share of channels for all
-layers saves both alike; a budget of one of the two is met with less loss where that one sits.
+layers saves both alike; a budget of one of the two is met with less loss where that one sits. A budget of time is spent by
+what the layers of the whole network took on a board (:mod:`edgedeploy.records.layer_times`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from edgedeploy.errors import Unsupported
+from edgedeploy.records.layer_times import LayerTimes
 from edgedeploy.records.variant import Allocation
 
 if TYPE_CHECKING:
@@ -22,16 +24,18 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Sensitivity:
     """What the channels are weighed by: the ``cost`` that the budget is of, and by layer the gradients of the gates on the
-    channels that it reads: (cases, channels)."""
+    channels that it reads: (cases, channels). A budget of time needs ``times``."""
 
     cost: Allocation
     gates: Mapping[str, torch.Tensor]
+    times: LayerTimes | None = None
 
 
 @dataclass(frozen=True)
 class LayerCost:
     """A convolution or linear layer that reads ``inputs`` channels and writes ``outputs``; with all of them it costs
-    ``cost``. A depthwise layer's cost grows with its outputs alone."""
+    ``cost``. A depthwise layer's cost grows with its outputs alone. So do multiplications and bytes; of a time it is a
+    model, which leaves out what a layer takes however few its channels are."""
 
     inputs: int
     outputs: int

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from edgedeploy.compress.allocation import ChannelGroup, LayerCost, Share
+from edgedeploy.errors import Unsupported
+from edgedeploy.records.layer_times import LayerTimes
 from edgedeploy.records.variant import Allocation
 from edgedeploy.reference.calling import call
 
@@ -21,8 +23,11 @@ what a bottleneck loses comes back nowhere: on the demo's U-Net at .75 by multip
 0.56 with four as the least."""
 
 
-def layer_costs(model: nn.Module, inputs: Any, cost: Allocation) -> dict[str, LayerCost]:
-    """Convolutions and linear layers that a forward pass runs, by name: multiplications, or bytes of float32 weights."""
+def layer_costs(
+    model: nn.Module, inputs: Any, cost: Allocation, times: LayerTimes | None = None
+) -> dict[str, LayerCost]:
+    """Convolutions and linear layers that a forward pass runs, by name: multiplications, bytes of float32 weights, or
+    nanoseconds by ``times``."""
     import torch
 
     positions = _positions(model, inputs)
@@ -31,11 +36,17 @@ def layer_costs(model: nn.Module, inputs: Any, cost: Allocation) -> dict[str, La
         if name not in positions:
             continue
         weight = module.weight
-        unit = weight.numel() * (positions[name] if cost == "compute" else weight.element_size())
+        multiplications = weight.numel() * positions[name]
+        if cost == "time":
+            if times is None:
+                raise Unsupported("widths by time", "no layer times are known", 'Search allocation = ["compute"]')
+            unit = times.ns(name, multiplications)
+        else:
+            unit = float(multiplications if cost == "compute" else weight.numel() * weight.element_size())
         linear = isinstance(module, torch.nn.Linear)
         before = module.in_features if linear else module.in_channels
         after = module.out_features if linear else module.out_channels
-        found[name] = LayerCost(before, after, float(unit), depthwise=not linear and module.groups == before > 1)
+        found[name] = LayerCost(before, after, unit, depthwise=not linear and module.groups == before > 1)
     return found
 
 

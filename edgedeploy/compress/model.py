@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -42,7 +42,8 @@ from edgedeploy.interfaces.task import (
 )
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.artifact import TensorSpec, random_feed
-from edgedeploy.records.variant import Scalar, Variant
+from edgedeploy.records.layer_times import LayerTimes
+from edgedeploy.records.variant import Allocation, Scalar, Variant
 from edgedeploy.reference.copies import copied
 from edgedeploy.reference.weights import Numbers
 
@@ -123,8 +124,10 @@ def derive(
     own_weights: bool = False,
     oversight: Oversight = ALONE,
     further: Further | None = None,
+    times: LayerTimes | None = None,
 ) -> nn.Module:
-    """The float model of ``variant``, in eval mode; ``baseline_model`` is left as it is.
+    """The float model of ``variant``, in eval mode; ``baseline_model`` is left as it is. ``times`` are those that an
+    allocation by time spends.
 
     1. Every tensor whose name and shape match is inherited from the baseline. With ``own_weights``, models of another
        architecture keep the trained weights that ``build`` gave them.
@@ -145,7 +148,7 @@ def derive(
         twin: nn.Module = copied(baseline_model)
         return twin.eval()
     like = further.start if further else None  # the rungs of one variant have the same shapes
-    model, report = _shaped(task, variant, baseline_model, own_weights, like=like)
+    model, report = _shaped(task, variant, baseline_model, own_weights, like=like, times=times)
     if further and further.wider is not None:
         model, further = _narrowed(task, model, variant, baseline_model, own_weights, further)
     if not can_recover(task):
@@ -273,7 +276,13 @@ def inherited(
 
 
 def _shaped(
-    task: Task, variant: Variant, baseline_model: nn.Module, own_weights: bool, *, like: Path | None = None
+    task: Task,
+    variant: Variant,
+    baseline_model: nn.Module,
+    own_weights: bool,
+    *,
+    like: Path | None = None,
+    times: LayerTimes | None = None,
 ) -> tuple[nn.Module, InheritReport]:
     """The variant's model before any training of its own: inherited and pruned; by sensitivity, unless the weights in the
     file ``like`` tell the width of every layer."""
@@ -294,7 +303,7 @@ def _shaped(
             f"allocation of {variant.label}", found, "Give it these members, or search the uniform allocation"
         )
     gates = gate_gradients(model, task, variant.arch_kwargs, SENSITIVITY_BATCHES, task.recovery_recipe.seed)
-    sensitivity = Sensitivity("compute" if variant.allocation == "compute" else "bytes", gates)
+    sensitivity = Sensitivity(cast(Allocation, variant.allocation), gates, times)
     return prune(model, inputs, variant.width, sensitivity=sensitivity), report
 
 
@@ -331,12 +340,19 @@ def widths_in(path: Path, model: nn.Module) -> dict[str, int]:
 
 
 def layer_widths(
-    task: Task, variant: Variant, baseline_model: nn.Module, like: Path | None, *, own_weights: bool = False
+    task: Task,
+    variant: Variant,
+    baseline_model: nn.Module,
+    like: Path | None,
+    *,
+    own_weights: bool = False,
+    times: LayerTimes | None = None,
 ) -> dict[str, int]:
-    """Output channels of each layer of the variant's model; the weights in the file ``like`` tell them, if there is one."""
+    """Output channels of each layer of the variant's model; the weights in the file ``like`` tell them, if there is one.
+    ``times``: see :func:`derive`."""
     if like is not None:
         return widths_in(like, built(task, variant.arch_kwargs))
-    return channel_widths(_shaped(task, variant, baseline_model, own_weights)[0])
+    return channel_widths(_shaped(task, variant, baseline_model, own_weights, times=times)[0])
 
 
 def parameters_in(path: Path, model: nn.Module) -> int:

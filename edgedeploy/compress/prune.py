@@ -201,7 +201,7 @@ def _spread(
     twin = copied(whole)
     names = {module: name for name, module in twin.named_modules() if _is_layer(module)}
     with _pruner(twin, inputs, 1.0, kept) as pruner:
-        costs = layer_costs(twin, inputs, sensitivity.cost)
+        costs = layer_costs(twin, inputs, sensitivity.cost, sensitivity.times)
         groups = channel_groups(pruner, names, sensitivity.gates, costs)
     return spread(groups, costs, uniform, SPREAD_MULTIPLE)
 

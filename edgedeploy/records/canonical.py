@@ -12,7 +12,7 @@ from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, Precisi
 from edgedeploy.records.shrink import SHRINK_KEYS, Shrink
 from edgedeploy.records.storage import NO_STORAGE, storage_of
 from edgedeploy.records.tiles import EXACT, overlap_of, tile_of
-from edgedeploy.records.variant import DEPLOYMENT_KEYS, NO_CODEC, NO_PLAN, UNIFORM, Scalar, Variant
+from edgedeploy.records.variant import BY_TIME, DEPLOYMENT_KEYS, NO_CODEC, NO_PLAN, UNIFORM, Scalar, Variant
 
 TRAINED_LAYERS: Final = frozenset({"int8", "float32"})
 """Precisions that single layers may have in a model with ``training = "qat"``."""
@@ -27,8 +27,8 @@ class Choices:
     ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights, ``quantizers`` to its quantizers,
     the default first, each with its calibration methods. ``made`` are the plans of budgets by target and name, made for
     its int8 model from calibration cases at the baseline's architecture. ``elastic`` is what allocated widths are
-    cut out of. ``from_wider``: trainings start from wider models. ``batched`` are the targets whose artifacts can answer
-    several requests at once.
+    cut out of; ``layer_times`` names what allocations by time spend, empty before that is known. ``from_wider``:
+    trainings start from wider models. ``batched`` are the targets whose artifacts can answer several requests at once.
     """
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
@@ -40,6 +40,7 @@ class Choices:
     quantizers: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     made: Mapping[str, Mapping[str, PrecisionPlan]] = field(default_factory=dict)
     elastic: Elastic = NO_ELASTIC
+    layer_times: str = ""
     from_wider: bool = False
     batched: tuple[str, ...] = ()
 
@@ -198,8 +199,13 @@ class Proposal:
 
     @property
     def elastic(self) -> Elastic:
-        """A model without allocation is not cut out of an elastic network."""
-        return self.choices.elastic if self.allocation else NO_ELASTIC
+        """A model without allocation is not cut out of an elastic network, and neither is one by time: networks that are
+        trained before there are times would be other ones afterwards."""
+        return self.choices.elastic if self.allocation not in ("", BY_TIME) else NO_ELASTIC
+
+    @property
+    def layer_times(self) -> str:
+        return self.choices.layer_times if self.allocation == BY_TIME else ""
 
     @property
     def from_wider(self) -> bool:

@@ -21,13 +21,15 @@ from edgedeploy.records.storage import storage_of
 
 Scalar = bool | int | float | str
 
-Allocation = Literal["compute", "bytes"]
+Allocation = Literal["compute", "bytes", "time"]
 
 UNIFORM: Final = "uniform"
 
-ALLOCATIONS: Final = (UNIFORM, "compute", "bytes")
+BY_TIME: Final = "time"
+
+ALLOCATIONS: Final = (UNIFORM, "compute", "bytes", BY_TIME)
 """How a width is spread over the layers: the same share of channels everywhere, or by the layers' sensitivity so that the
-model's multiplications, or the bytes of its weights, are those of the uniform width."""
+model's multiplications, the bytes of its weights, or the times of its layers, are those of the uniform width."""
 
 PRECISIONS: Final = ("float32", "bfloat16", "float16", "int8", "int8-dynamic", "int8-weights", "int4-weights", AS_GIVEN)
 """Numeric precisions a variant may ask for; a target names the ones it has."""
@@ -103,6 +105,8 @@ class Variant:
     - ``weight_bits``: bits of int8 weights; 0 lets the board decide.
     - ``recovery_epochs``: epochs of recovery in all, a rung of the study's ladder; None for those of the task's recipe.
     - ``quantizer``: the tool that makes int8 of the float model; empty for the target's default.
+    - ``layer_times``: the layer times that an allocation by time spends (:mod:`edgedeploy.records.layer_times`), by their
+      digest; empty where there are none.
     - ``elastic``: the network that the model is cut out of before its own recovery; none for what is pruned from the
       baseline.
     - ``from_wider``: the training starts from the nearest wider model that is trained by then, not from the baseline; the
@@ -133,6 +137,7 @@ class Variant:
     recovery_epochs: int | None = field(default=None, metadata=setting("model", _epochs))
     quantizer: str = field(default="", metadata=setting("artifact", str))
     allocation: str = field(default="", metadata=setting("model", str))
+    layer_times: str = field(default="", metadata=setting("model", str, searched=False))
     elastic: Elastic = field(default=NO_ELASTIC, metadata=setting("model", Elastic.from_json, searched=False))
     recovered: bool = field(default=False, metadata=setting("model", bool, searched=False))
     from_wider: bool = field(default=False, metadata=setting("model", bool, searched=False))

@@ -26,6 +26,7 @@ from edgedeploy.spec.public import without
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import front_of, stored_spec, summarised, with_failures
+from edgedeploy.study.layer_times import kept_times
 from edgedeploy.study.left import NotTried, Promotion, kept_left, kept_promotions
 from edgedeploy.study.outline import Outline, outline_of
 from edgedeploy.study.plans import MadePlans, kept_plans
@@ -57,6 +58,7 @@ def report_data(folder: str | Path, *, pictures: bool = True) -> ReportData:
     drawn, notes = _pictures(store, study, spec, front, wanted)
     confirmation, training, trainings = store.confirmations(), store.baseline_training(), store.model_trainings()
     plans, plan_notes = _plans(store)
+    plan_notes += _layer_times(store)
     not_tried, promoted, left_notes = _rungs(store)
     text = store.study_text()
     private = private_in(text)
@@ -125,6 +127,15 @@ def _plans(store: Store) -> tuple[MadePlans, list[str]]:
         return kept_plans(store.root), []
     except DataError as exc:
         return {}, [f"No precision plans are shown: {exc}"]
+
+
+def _layer_times(store: Store) -> list[str]:
+    """Whose layer times widths by time follow; or why that is not shown."""
+    try:
+        times = kept_times(store.root)
+    except DataError as exc:
+        return [f"No layer times are shown: {exc}"]
+    return [f"{times.text[0].upper()}{times.text[1:]}."] if times else []
 
 
 _GONE: Final = (

@@ -22,7 +22,8 @@ SPACE_KEYS: Final[Mapping[str, str]] = {
     "that lacks one builds float32.",
     "width": "Shares of channels that structured pruning keeps, above 0 and at most 1. For tasks in PyTorch.",
     "allocation": 'How a width is spread over the layers: "uniform" (the same share of channels in each), or by the loss '
-    'that channels are worth, for the multiplications ("compute") or the weights ("bytes") of the uniform width.',
+    'that channels are worth, for the multiplications ("compute"), the weights ("bytes") or the layer times ("time") of the '
+    "uniform width; times are those of the baseline on the study's board.",
     "threads": "Threads of a session; the board's cores, 4 at most, when left out.",
     "plan": 'Names of precision plans of [plans], "none", and budgets such as "auto:0.5": a plan that is made once float32 '
     "and int8 are measured, and spends that share of the time that int8 saves on the layers that int8 hurts most; "

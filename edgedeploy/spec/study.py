@@ -20,6 +20,7 @@ from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.shrink import SHRINK_KEYS
 from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import (
+    BY_TIME,
     DEPLOYMENT_KEYS,
     MOST_BATCH,
     MOST_INSTANCES,
@@ -186,6 +187,9 @@ class StudySpec(_Table):
         if clock != "wall" and self.measure.scenarios:
             found = f"board {board!r} has no time of its own, and every scenario measures time"
             raise source.error("measure.scenarios", found, "Remove them, or choose another board")
+        if clock != "wall" and BY_TIME in self.space.get("allocation", ()):
+            found = f"board {board!r} has no time of its own, and {BY_TIME!r} follows the times of layers"
+            raise source.error("space.allocation", found, 'Search "compute" or "bytes", or choose another board')
         reasons = not_told_by(clock)
         remedies = {
             "none": "Ask for size_bytes, or virtual_ns on emulated:arm64-system",

@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.files import PARTIAL_PREFIX, new_folder, raise_if_disk
+from edgedeploy.errors import DataError
+from edgedeploy.files import PARTIAL_PREFIX, new_folder, raise_if_disk, write_json
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Variant
 from edgedeploy.study.artifacts import kept_artifact
 from edgedeploy.study.elastic import is_whole
+from edgedeploy.study.layer_times import kept_times
+from edgedeploy.study.layout import LAYER_TIMES
 from edgedeploy.study.models import kept_reference
 from edgedeploy.study.origin import Origin
 from edgedeploy.study.store import Store
@@ -56,6 +59,7 @@ def adopt(
     """
     if not _take_baseline(origin.store, store, tell):
         return Adopted()
+    _take_times(origin.store, store, tell)
     models: set[str] = set()
     for variant in _made_there(origin, sums_alike):
         if variant.model_digest not in models and _take_model(origin.store, store, variant, tell):
@@ -110,6 +114,17 @@ def _take_baseline(origin: Store, store: Store, tell: Callable[[str], None]) -> 
     with new_folder(here.parent) as part:
         _copy(there.parent, part, [there.name, note_of(there).name, _TRAINING])
     return True
+
+
+def _take_times(origin: Store, store: Store, tell: Callable[[str], None]) -> None:
+    """The layer times that name models of widths by time: those are of use to a study of the same times alone."""
+    try:
+        times = kept_times(origin.root)
+    except DataError as exc:
+        tell(f"the layer times of {origin.root.name} are not taken over: {exc.found}")
+        return
+    if times is not None and kept_times(store.root) is None:
+        write_json(store.root / LAYER_TIMES, times.as_json())
 
 
 def _take_model(origin: Store, store: Store, variant: Variant, tell: Callable[[str], None]) -> bool:

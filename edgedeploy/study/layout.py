@@ -15,6 +15,7 @@ MADE: Final = ("models", "artifacts", "baseline", "training", "inputs", "outputs
 
 ACCOUNT: Final = "account.jsonl"
 PLANS: Final = "plans.json"
+LAYER_TIMES: Final = "layer-times.json"
 NOT_TRIED: Final = "not-tried.json"
 PROMOTED: Final = "promoted.json"
 IMPOSSIBLE: Final = "impossible.json"
@@ -30,6 +31,7 @@ FILES: Final = (
     "events.jsonl",
     "index.jsonl",
     PLANS,
+    LAYER_TIMES,
     NOT_TRIED,
     PROMOTED,
     IMPOSSIBLE,

@@ -36,6 +36,7 @@ from edgedeploy.interfaces.task import (
     baseline_arch,
     is_trained,
 )
+from edgedeploy.records.layer_times import LayerTimes
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.storage import storage_of
 from edgedeploy.records.variant import Variant
@@ -49,6 +50,7 @@ from edgedeploy.search.rungs import NO_RUNGS, Rungs
 from edgedeploy.study.account import Account
 from edgedeploy.study.cases import inputs_of
 from edgedeploy.study.elastic import Elastics
+from edgedeploy.study.layer_times import kept_times
 from edgedeploy.study.models import (
     PACKED,
     WEIGHTS,
@@ -61,6 +63,7 @@ from edgedeploy.study.models import (
     write_reports,
 )
 from edgedeploy.study.store import Store
+from edgedeploy.study.times_taker import TimesTaker
 from edgedeploy.study.whole import flaw_of, keep_note, note_of
 from edgedeploy.study.wider import Wider
 
@@ -103,6 +106,7 @@ class Modeller:
         self._out_of_time = out_of_time
         self._elastics = Elastics(task, store, account, self._note, self._own_weights)
         self._wider = Wider(task, store, self._note, self._own_weights)
+        self.times = TimesTaker(task, store, lambda: self.baseline_model, self.reference)
         self.refused: set[str] = set()
         """Digests of models that cannot be made, whatever target they are for."""
 
@@ -189,7 +193,8 @@ class Modeller:
         return kept_reference(folder, also, self._note)
 
     def _make_float(self, variant: Variant, folder: Path) -> None:
-        baseline, further, before = self.baseline_model, self._further(variant), kept_network(folder)
+        times = self.times.of(variant)  # raises before anything is trained
+        baseline, further, before = self.baseline_model, self._further(variant, times), kept_network(folder)
         with self._account.phase("train"):
             reports = list[TrainReport]()
             model = self._trained_before(variant, folder)
@@ -201,6 +206,7 @@ class Modeller:
                     own_weights=self._own_weights,
                     oversight=self._overseen(variant, reports),
                     further=further,
+                    times=times,
                 )
         with self._account.phase("build"), new_folder(folder) as part:
             if reports or before is not None:
@@ -229,7 +235,7 @@ class Modeller:
             export_program(model, specs, part / PROGRAM_FILE, samples[0])
         write_reference(reference, part)
 
-    def _further(self, variant: Variant) -> Further | None:
+    def _further(self, variant: Variant, times: LayerTimes | None = None) -> Further | None:
         """How a variant on a rung is trained from the model of the rung below, or on the lowest one from what is cut out of
         its elastic network; either is made first if needed."""
         epochs, below = self._rungs.further_epochs(variant), self._rungs.below(variant)
@@ -238,12 +244,17 @@ class Modeller:
             return Further(self.task.recovery_recipe.epochs if epochs is None else epochs, cut)
         start = self.reference(below).path.with_name(WEIGHTS) if below else None
         if variant.from_wider and not (below and below.recovery_epochs) and isinstance(self.task, Recoverable):
-            wider = self._wider.start_of(variant, self.baseline_model, start, self.reference)
+            wider = self._wider.start_of(variant, self.baseline_model, start, self.reference, times)
             return Further(self.task.recovery_recipe.epochs if epochs is None else epochs, start, wider)
         return None if epochs is None else Further(epochs, start)
 
     def start_notes(self, variant: Variant) -> tuple[str, ...]:
-        """Which wider model the first training of the variant's model started from, as a note; none for any other."""
+        """Which layer times its widths are by, and which wider model the first training of its model started from, as
+        notes; none for any other."""
+        times = kept_times(self._store.root) if variant.layer_times else None
+        return (*((times.text,) if times else ()), *self._wider_notes(variant))
+
+    def _wider_notes(self, variant: Variant) -> tuple[str, ...]:
         first = _float_twin(variant)
         while (below := self._rungs.below(first)) is not None and below.recovery_epochs:
             first = below

@@ -12,11 +12,13 @@ from edgedeploy.errors import DataError, SpecError
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.interfaces.task import ReadyMade, Task
 from edgedeploy.records.board import BoardInfo
+from edgedeploy.records.layer_times import LayerTimes
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.spec.source import SpecSource
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.front import stored_spec
 from edgedeploy.study.kept_cases import names_of, record_of
+from edgedeploy.study.layer_times import kept_times
 from edgedeploy.study.store import Store
 from edgedeploy.tasks.places import place_of
 
@@ -35,6 +37,14 @@ class Origin:
     @property
     def name(self) -> str:
         return f"{self.study.get('name', self.store.root.name)} on {self.study.get('board', 'its board')}"
+
+    @property
+    def layer_times(self) -> LayerTimes | None:
+        """None where it has none, or its file is damaged."""
+        try:
+            return kept_times(self.store.root)
+        except DataError:
+            return None
 
     def sums_as(self, board: BoardInfo) -> bool:
         """Whether its boards add int8 products as ``board`` does: models trained to be int8, and weights of 7 bits, are

@@ -35,6 +35,7 @@ from edgedeploy.lab.kinds import require_alike, require_comparable
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.canonical import Choices
 from edgedeploy.records.job import ScenarioPlan
+from edgedeploy.records.layer_times import LayerTimes
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.precision import AS_GIVEN
 from edgedeploy.records.variant import UNIFORM, Scalar
@@ -53,6 +54,7 @@ from edgedeploy.study.cases import check_cases
 from edgedeploy.study.clusters import check_groups
 from edgedeploy.study.codecs_here import check_codecs_here, require_codecs
 from edgedeploy.study.gathering import Found, gather
+from edgedeploy.study.layer_times import with_times
 from edgedeploy.study.ranges import ranged
 from edgedeploy.study.shrinking import check_network
 from edgedeploy.study.tiles_here import check_tiles_here
@@ -104,12 +106,14 @@ class Ready:
     def task_metrics(self) -> dict[str, MetricInfo]:
         return metrics_of(self.task)
 
-    def as_begun(self, study: Mapping[str, Any] | None) -> Ready:
+    def as_begun(self, study: Mapping[str, Any] | None, times: LayerTimes | None = None) -> Ready:
         """As a folder goes on that was begun with this ``study.json``, or starts from one; None for a new one. In older
-        folders no training started from a wider model, and variants keep the digests that they have there."""
+        folders no training started from a wider model, and variants keep the digests that they have there. ``times`` are
+        the layer times in that folder."""
+        found = replace(self, space=with_times(self.space, times))
         if study is None or study.get(FROM_WIDER) or not self.space.choices.from_wider:
-            return self
-        return replace(self, space=replace(self.space, choices=replace(self.space.choices, from_wider=False)))
+            return found
+        return replace(found, space=replace(found.space, choices=replace(found.space.choices, from_wider=False)))
 
 
 def prepare(

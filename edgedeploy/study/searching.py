@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from edgedeploy.errors import OutOfTime
+from edgedeploy.errors import OutOfTime, Unsupported
 from edgedeploy.lab.crew import Crew
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Variant
@@ -25,6 +25,7 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.impossible import keep_proofs, proofs
 from edgedeploy.study.knowledge import knowledge_of
 from edgedeploy.study.known import Known
+from edgedeploy.study.layer_times import keep_times, kept_times, wants_times, with_times
 from edgedeploy.study.layout import NOT_TRIED
 from edgedeploy.study.left import keep_left, keep_promotion, left_out_line
 from edgedeploy.study.plans import PlanMaker, seeds_in
@@ -63,7 +64,7 @@ class Searching:
             for proof in found:
                 self.say("note", proof.line)
             return Finished("impossible", len(self.known.variants()))
-        return self._search(self._planned_space(trials), trials)
+        return self._search(self._planned_space(self._timed_space(trials), trials), trials)
 
     def _search(self, space: Space, trials: int) -> Finished:
         directions = [self.first.metrics[goal.metric].direction for goal in self.spec.objectives]
@@ -120,10 +121,27 @@ class Searching:
         elif belief is not None and belief.explores:
             self.say("note", f"{variant.label} is tried to tell {belief.explores}")
 
-    def _planned_space(self, trials: int) -> Space:
+    def _timed_space(self, trials: int) -> Space:
+        """The space whose widths by time have the layer times of the study, for which its baselines are measured first."""
+        space = with_times(self.ready.space, kept_times(self.store.root))
+        if not wants_times(space) or space.choices.layer_times:
+            return space
+        replace(self, rungs=Rungs())._search(space, min(trials, len(space.targets)))
+        named = {variant.layer_times for variant in self.known.variants()} - {""}
+        try:
+            with self.host, self.account.phase("build"):
+                times = self.bench.models.times.take()
+                keep_times(self.store.root, times, named)
+        except Unsupported as exc:
+            self.say("note", f"no widths by time: {exc}")
+            return space
+        self.say("note", times.text)
+        return with_times(space, times)
+
+    def _planned_space(self, space: Space, trials: int) -> Space:
         """The space with the plans of its budgets, which are made once the search's first variants are measured."""
         maker = PlanMaker(
-            self.ready.space,
+            space,
             self.ready.targets,
             self.bench,
             self.store.root,
@@ -132,8 +150,8 @@ class Searching:
             check=self._check_time,
         )
         if maker.missing():
-            seeds = min(trials, seeds_in(self.ready.space))
-            replace(self, rungs=Rungs())._search(self.ready.space, seeds)
+            seeds = min(trials, seeds_in(space))
+            replace(self, rungs=Rungs())._search(space, seeds)
             try:
                 with self.host, self.account.phase("build"):
                     maker.make(self.store.measurement)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from edgedeploy.records.variant import Variant
+from edgedeploy.records.variant import BY_TIME, Variant
 from edgedeploy.search.candidates import Candidates
 from edgedeploy.search.knowledge import NO_KNOWLEDGE
 from edgedeploy.search.proposals import seeds_of
@@ -150,6 +150,8 @@ def _forbidden(space: Space, found: Candidates, baselines: int) -> Iterable[str]
 
 
 def _made_later(spec: StudySpec) -> Iterable[str]:
+    if BY_TIME in spec.space.get("allocation", ()):
+        yield "widths by time follow the layer times of the baseline: it is measured before any of them is made"
     budgets = [str(name) for name in spec.space.get("plan", ()) if plan_goal(name) is not None]
     if budgets:
         yield f"plans of a budget ({', '.join(budgets)}) count once each: they are made when the first variants are measured"

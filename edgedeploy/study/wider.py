@@ -15,6 +15,7 @@ from edgedeploy.compress.model import built, layer_widths, parameters_in, widths
 from edgedeploy.errors import DataError
 from edgedeploy.files import parsed, write_json
 from edgedeploy.interfaces.task import Task
+from edgedeploy.records.layer_times import LayerTimes
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import Reference
 from edgedeploy.study.models import WEIGHTS, kept_network
@@ -42,15 +43,20 @@ class Wider:
         self._own_weights = own_weights
 
     def start_of(
-        self, variant: Variant, baseline: Any, like: Path | None, make: Callable[[Variant], Reference]
+        self,
+        variant: Variant,
+        baseline: Any,
+        like: Path | None,
+        make: Callable[[Variant], Reference],
+        times: LayerTimes | None,
     ) -> Start | None:
         """The nearest wider model that is trained; None for the pruned baseline. ``like`` is the file of weights that tells
-        how wide the variant's layers are, if there is one; ``make`` gives the model of a variant, trained again where it is
-        gone."""
+        how wide the variant's layers are, if there is one, else an allocation by time has ``times``; ``make`` gives the
+        model of a variant, trained again where it is gone."""
         path = start_path(self._store, variant.model_digest)
         kept = self._read(variant)
         if kept is None:
-            found = self._nearest(variant, baseline, like)
+            found = self._nearest(variant, baseline, like, times)
             kept = {"variant": found.as_json(), "model": found.model_digest} if found else {"variant": None}
             write_json(path, kept)
             what = f"{found.model_label}, model {found.model_digest}" if found else _NONE_YET
@@ -80,10 +86,10 @@ class Wider:
             self._note(f"{path.name} is not used, the start is chosen anew: {fault(exc)}")
             return None
 
-    def _nearest(self, variant: Variant, baseline: Any, like: Path | None) -> Variant | None:
+    def _nearest(self, variant: Variant, baseline: Any, like: Path | None, times: LayerTimes | None) -> Variant | None:
         """Of the trained models that are wider in some layer and narrower in none, that with the fewest parameters; of
         equals the one trained for the most epochs."""
-        own = layer_widths(self._task, variant, baseline, like, own_weights=self._own_weights)
+        own = layer_widths(self._task, variant, baseline, like, own_weights=self._own_weights, times=times)
         model = built(self._task, variant.arch_kwargs)
         found = []
         for other in self._trained(variant):

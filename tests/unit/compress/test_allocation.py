@@ -19,6 +19,7 @@ from edgedeploy.compress.model import _shaped, derive, restore, save_weights, tr
 from edgedeploy.compress.prune import SPREAD_MULTIPLE, channel_widths, prune
 from edgedeploy.compress.sensitivity import gate_gradients
 from edgedeploy.errors import DataError, SpecError, Unsupported
+from edgedeploy.records.layer_times import LayerTimes, TimedLayer
 from edgedeploy.records.variant import Allocation, Scalar
 from edgedeploy.reference.copies import copied
 
@@ -63,6 +64,47 @@ def test_a_budget_of_bytes_spares_the_multiplications_and_the_loss(task: Leveled
     assert cost_of(by_bytes, "compute") > cost_of(uniform, "compute")
     assert cost_of(by_bytes, "bytes") > cost_of(by_compute, "bytes")
     assert loss_of(task, by_bytes) < loss_of(task, uniform)
+
+
+def timed(model: nn.Module, **slow: float) -> LayerTimes:
+    """MADE-UP times: a nanosecond for each multiplication, in a layer of ``slow`` that many of them."""
+    layers = {name.replace(".", "_"): name for name in layer_costs(model, image(), "compute")}
+    times = {
+        name: TimedLayer(slow.get(key, 1.0) * cost.cost, cost.cost)
+        for key, name in layers.items()
+        for cost in (layer_costs(model, image(), "compute")[name],)
+    }
+    return LayerTimes(times, (), 0.0, "none", "here", "emulated", "0" * 16, "0" * 64, "2026-01-01T00:00:00+00:00")
+
+
+def test_a_budget_of_time_narrows_what_is_slow_for_what_it_computes(task: LeveledEdges, baseline: nn.Module) -> None:
+    gates = gate_gradients(baseline, task, ARCH, 4, 0)
+
+    def spread(times: LayerTimes) -> nn.Module:
+        return prune(baseline, image(), 0.75, sensitivity=Sensitivity("time", gates, times))
+
+    by_compute = channel_widths(prune(baseline, image(), 0.75, sensitivity=Sensitivity("compute", gates)))
+    assert channel_widths(spread(timed(baseline))) == by_compute, "where all layers are as fast, that is their compute"
+    slow = timed(baseline, join=30.0)
+    model = spread(slow)
+    widths = channel_widths(model)
+    assert widths["join"] < by_compute["join"]
+    assert widths["deeper"] > by_compute["deeper"], "what is saved there is spent elsewhere"
+
+    def cost_ns(one: nn.Module) -> float:
+        return sum(layer.cost for layer in layer_costs(one, image(), "time", slow).values())
+
+    uniform = prune(baseline, image(), 0.75)
+    assert 0.6 * cost_ns(uniform) <= cost_ns(model) <= cost_ns(uniform)
+
+
+def test_a_layer_without_a_time_counts_by_its_multiplications(baseline: nn.Module) -> None:
+    whole = timed(baseline, deeper=30.0)
+    known = replace(whole, layers={name: row for name, row in whole.layers.items() if name != "deeper"})
+    costs, compute = (layer_costs(baseline, image(), cost, known) for cost in ("time", "compute"))  # type: ignore[arg-type]
+    assert costs["deeper"].cost == compute["deeper"].cost, "the other layers' nanosecond for each"
+    with pytest.raises(Unsupported, match="no layer times are known"):
+        layer_costs(baseline, image(), "time")
 
 
 def test_gates_tell_what_taking_a_channel_away_costs(task: LeveledEdges, baseline: nn.Module) -> None:

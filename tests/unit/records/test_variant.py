@@ -22,6 +22,7 @@ def make(
     seven_bits: Mapping[str, tuple[str, ...]] | None = None,
     tools: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
     elastic: Elastic = NO_ELASTIC,
+    layer_times: str = "",
     batched: tuple[str, ...] = (),
     **params: bool | int | float | str,
 ) -> Variant:
@@ -38,6 +39,7 @@ def make(
             seven_bits=seven_bits or {},
             quantizers=tools or {},
             elastic=elastic,
+            layer_times=layer_times,
             batched=batched,
         ),
     )
@@ -141,6 +143,18 @@ def test_an_allocation_is_another_model_where_it_changes_one() -> None:
     assert make(target="openvino", width=0.5, allocation="uniform") == uniform
     assert make(target="openvino", width=1.0, allocation="bytes") == make(target="openvino")
     assert make(target="onnxruntime", width=0.5, allocation="bytes").model_digest == by_bytes.model_digest
+
+
+def test_an_allocation_by_time_names_the_times_that_it_spends() -> None:
+    elastic = Elastic(60, (0.5,), ("bytes",))
+    by_time = make(target="openvino", width=0.5, allocation="time", layer_times="a" * 16, elastic=elastic)
+    assert (by_time.layer_times, by_time.elastic) == ("a" * 16, NO_ELASTIC)
+    other = make(target="openvino", width=0.5, allocation="time", layer_times="b" * 16)
+    assert by_time.model_digest != other.model_digest and by_time.digest != other.digest
+    assert Variant.from_json(by_time.as_json()) == by_time
+    assert "w0.5-time" in by_time.label
+    for params in ({"allocation": "bytes", "width": 0.5}, {"width": 0.5}, {"allocation": "time"}):
+        assert make(target="openvino", layer_times="a" * 16, **params) == make(target="openvino", **params)
 
 
 def test_variants_keep_the_names_they_were_measured_under() -> None:

@@ -113,6 +113,13 @@ def test_an_elastic_network_is_for_the_allocated_widths_below_one() -> None:
     elastic = elastic_of(spec.space, spec.recovery.elastic_epochs)
     assert elastic == Elastic(2, (0.25, 0.5), ("bytes",))
     assert not elastic_of(spec.space, 0)
+    more = ELASTIC.replace('"bytes"]', '"bytes", "time"]')
+    spec, _ = parse_spec(more, Path("s"))
+    assert elastic_of(spec.space, 2) == Elastic(2, (0.5,), ("bytes",)), (
+        "what waits for a measurement is not cut out of it"
+    )
+    with pytest.raises(SpecError, match=r"recovery\.elastic_epochs: .*those by time wait for a measurement"):
+        check(more.replace('"bytes", ', ""))
     with pytest.raises(SpecError, match=r"recovery\.elastic_epochs: the space has no width below 1"):
         check(ELASTIC.replace("width = [1.0, 0.5]", "width = [1.0]"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import made_up
@@ -13,10 +14,12 @@ from edgedeploy.files import write_json
 from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.elastic import Elastic
+from edgedeploy.records.layer_times import LayerTimes, TimedLayer
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import describe
 from edgedeploy.study.adoption import Adopted, adopt, alike
 from edgedeploy.study.elastic import CUTS, is_whole
+from edgedeploy.study.layout import LAYER_TIMES
 from edgedeploy.study.models import WEIGHTS, write_reference
 from edgedeploy.study.origin import Origin
 from edgedeploy.study.store import Store
@@ -86,6 +89,23 @@ def test_models_and_artifacts_are_copied_as_they_are(origin: Origin) -> None:
             path.read_bytes()
         )
     assert take(origin) == (found, []), "a killed beginning is taken up again"
+
+
+def test_the_layer_times_that_name_models_come_with_them(origin: Origin) -> None:
+    path, ours = (root / LAYER_TIMES for root in (origin.store.root, origin.store.root.with_name("second")))
+    layers = {"first": TimedLayer(400.0, 100.0)}
+    times = LayerTimes(layers, (), 0.0, "onnxruntime", "bench", "measured", FLOAT.digest, "2" * 64, "then")
+    write_json(path, times.as_json())
+    path.write_bytes(path.read_bytes().replace(b"400", b"401"))
+    found, told = take(origin)
+    assert found.models and not ours.exists()
+    assert told == ["the layer times of first are not taken over: its times are not those that its digest names"]
+    write_json(path, times.as_json())
+    assert take(origin) == (found, [])
+    assert ours.read_bytes() == path.read_bytes()
+    write_json(path, replace(times, board="other").as_json())
+    take(origin)
+    assert ours.read_bytes() != path.read_bytes(), "a study keeps the times that it has"
 
 
 def test_what_is_made_for_one_way_of_adding_int8_products_stays(origin: Origin) -> None:

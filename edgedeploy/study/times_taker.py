@@ -1,0 +1,99 @@
+"""Takes the layer times of a study, once, from the profile of a baseline that it has measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from edgedeploy.compress.channels import layer_costs
+from edgedeploy.compress.model import one_case
+from edgedeploy.errors import DataError, Unsupported
+from edgedeploy.evidence.layers import Profile, profile_of
+from edgedeploy.interfaces.task import Task
+from edgedeploy.records.layer_times import LayerTimes, TimedLayer
+from edgedeploy.records.measurement import Measurement
+from edgedeploy.records.variant import BY_TIME, Variant
+from edgedeploy.reference.export import Reference
+from edgedeploy.reference.modules import modules_of
+from edgedeploy.reference.weights import numbers
+from edgedeploy.study.layer_times import AGAIN, kept_times
+from edgedeploy.study.layout import LAYER_TIMES
+from edgedeploy.study.store import Store
+
+_OTHERWISE: Final = (
+    'Search allocation = ["compute"], or put a target first whose runtime tells layer times on this board '
+    "(onnxruntime, openvino and litert do)"
+)
+
+
+class TimesTaker:
+    """Takes the layer times of a study from what it has measured. ``model`` and ``reference`` give the baseline's network
+    and its ONNX file."""
+
+    def __init__(
+        self, task: Task, store: Store, model: Callable[[], Any], reference: Callable[[Variant], Reference]
+    ) -> None:
+        self._task, self._store = task, store
+        self._model, self._reference = model, reference
+
+    def of(self, variant: Variant) -> LayerTimes | None:
+        """What the variant's widths are chosen by; None where that is no time. Raises ``Unsupported`` where the study has no
+        times, ``DataError`` where it has others than the variant names."""
+        if variant.allocation != BY_TIME:
+            return None
+        if not variant.layer_times:
+            self.take()  # says why there are none
+            found = "the baselines were not measured yet when they were looked for"
+            raise Unsupported("widths by time", found, "Resume the study")
+        kept = kept_times(self._store.root)
+        if kept is None or kept.digest != variant.layer_times:
+            found = f"its times are {kept.digest if kept else 'gone'}, and {variant.label} has {variant.layer_times}"
+            raise DataError(f"study file {self._store.root / LAYER_TIMES}", found, AGAIN)
+        return kept
+
+    def take(self) -> LayerTimes:
+        """Those of the first target whose measured baseline tells any. Raises ``Unsupported`` with the reason of each
+        target that does not."""
+        reasons = []
+        for data in self._store.study()["baselines"]:
+            variant = Variant.from_json(data)
+            measured = self._store.measurement(variant.digest)
+            if measured is None:
+                reasons.append(f"the baseline of {variant.target} has no measurement")
+                continue
+            profile = profile_of(measured, "candidate")
+            if not profile.total_ns:
+                reasons.append(f"{variant.target}: {profile.missing or 'its profile has no times'}")
+                continue
+            times = self._from(measured, profile)
+            if times is not None:
+                return times
+            reasons.append(f"{variant.target}: its runtime's layers have other names than the reference's")
+        raise Unsupported("layer times for widths by time", "; ".join(reasons), _OTHERWISE)
+
+    def _from(self, measured: Measurement, profile: Profile) -> LayerTimes | None:
+        variant, model = measured.variant, self._model()
+        layers = layer_costs(model, one_case(self._task, variant.arch_kwargs), "compute")
+        owners = modules_of(
+            self._reference(variant).path,
+            layers,
+            lambda name: numbers(model.get_submodule(name).weight.detach().numpy()),
+        )
+        spent: dict[str, int] = dict.fromkeys(layers, 0)
+        for row in profile.layers:
+            if row.source in owners:
+                spent[owners[row.source]] += row.ns
+        timed = {name: TimedLayer(float(ns), layers[name].cost) for name, ns in spent.items() if ns > 0}
+        if not timed:
+            return None
+        return LayerTimes(
+            layers=timed,
+            untimed=tuple(name for name in layers if name not in timed),
+            elsewhere_ns=float(profile.total_ns - sum(row.ns for row in timed.values())),
+            target=variant.target,
+            board=measured.board.name,
+            provenance=measured.provenance,
+            variant=variant.digest,
+            artifact=measured.artifact.digest,
+            created_utc=measured.created_utc,
+        )
