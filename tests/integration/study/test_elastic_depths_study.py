@@ -12,7 +12,6 @@ import torch
 from made_up_study import measure_table
 
 import edgedeploy
-from edgedeploy.errors import SpecError
 from edgedeploy.files import read_json
 from edgedeploy.records.elastic import Elastic
 from edgedeploy.records.measurement import Measurement
@@ -77,12 +76,26 @@ def study(folder: Path, text: str = STUDY) -> Path:
     return path
 
 
+def run(study: Path, trials: int, **further: bool) -> Path:
+    told = edgedeploy.RunOptions(out=study.parent / "out", board="here", confirm=False, trials=trials, **further)
+    edgedeploy.load_study(study).run(told).report()
+    return study.parent / "out"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("depths")
-    told = edgedeploy.RunOptions(out=place / "out", board="here", confirm=False)
-    edgedeploy.load_study(study(place)).run(told).report()
-    return place / "out"
+    """A study that was cut off after its first depth, and lost that model before it went on."""
+    place = study(tmp_path_factory.mktemp("depths"))
+    out = run(place, 2)
+    found = measured(out)
+    assert {*found} == {(1.0, None), (0.5, 0)}
+    (network,) = (out / "models").glob("*/cuts.json")
+    made = network.stat().st_ino, network.stat().st_mtime_ns
+    shutil.rmtree(out / "models" / found[0.5, 0].variant.model_digest)
+    run(place, 5, resume=True)
+    assert made == (network.stat().st_ino, network.stat().st_mtime_ns), "the network is trained once"
+    assert measured(out)[0.5, 0].created_utc == found[0.5, 0].created_utc
+    return out
 
 
 def measured(folder: Path) -> dict[tuple[float, int | None], Measurement]:
@@ -103,7 +116,7 @@ def blocks(path: Path) -> set[str]:
     return {one[1] for one in found if one}
 
 
-def test_every_depth_is_cut_out_of_one_network_which_is_trained_once(folder: Path) -> None:
+def test_every_depth_is_cut_out_of_one_network_also_after_a_cut_off_run(folder: Path) -> None:
     found = measured(folder)
     assert {(1.0, None), (0.5, 0), (0.75, 0), (0.5, 1)} <= {*found}
     assert {item.variant.elastic for key, item in found.items() if key[0] < 1.0} == {Elastic(2, (), (), (0.5, 0.75))}
@@ -124,13 +137,3 @@ def test_a_rung_trains_the_cut_further_with_the_blocks_that_it_has(folder: Path)
     low, high = (folder / "models" / found[0.5, epochs].variant.model_digest / "weights.pt" for epochs in (0, 1))
     assert blocks(low) == blocks(high)
     assert not all(torch.equal(value, weights(high)[name]) for name, value in weights(low).items())
-
-
-def test_a_cut_that_is_lost_is_cut_out_of_the_kept_network_again(folder: Path) -> None:
-    before = {key: item.created_utc for key, item in measured(folder).items()}
-    model = folder / "models" / measured(folder)[0.75, 0].variant.model_digest
-    kept = weights(model / "weights.pt")
-    shutil.rmtree(model)
-    told = edgedeploy.RunOptions(out=folder, board="here", confirm=False, resume=True)
-    edgedeploy.load_study(folder.parent / "study.toml").run(told)
-    assert {key: item.created_utc for key, item in measured(folder).items()} == before
