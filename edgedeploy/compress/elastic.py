@@ -1,7 +1,8 @@
-"""One network that is trained at several widths at once, so that each is cut out of it without a training of its own.
+"""One network that is trained at several widths and depths at once, so that each is cut out of it without a training of
+its own.
 
 A step is a sandwich (Yu and Huang, "Universally Slimmable Networks", 2019): the whole network learns from the labels; the
-narrowest cut and some others learn from the labels and from what the whole network has just answered. They share weights.
+smallest cut and some others learn from the labels and from what the whole network has just answered. They share weights.
 
 This module needs torch: import it inside functions.
 """
@@ -20,6 +21,7 @@ from edgedeploy.compress.distillation import distillation
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.prune import channel_widths
 from edgedeploy.compress.recalibration import recalibrate
+from edgedeploy.compress.shrink.depth import Skip, without
 from edgedeploy.compress.training import fit
 from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.task import Recoverable, TrainRecipe
@@ -28,7 +30,7 @@ from edgedeploy.reference.calling import call, map_tensors, takes_keywords
 from edgedeploy.reference.copies import copied
 
 OTHERS: Final = 2
-"""Cuts besides the narrowest that learn in a step."""
+"""Cuts besides the smallest that learn in a step."""
 
 COUNTED: Final = 2**24
 """float32 counts so far without a gap, and so many numbers one tensor may have."""
@@ -40,23 +42,27 @@ REMEDY: Final = "train this network at each width, without elastic_epochs"
 
 @dataclass(frozen=True)
 class Cut:
-    """A narrower ``model``, and for each of its parameters where its numbers stand in the whole network's."""
+    """A smaller ``model``, and for each of its parameters that lost channels where its numbers stand in the whole network's.
+    The others are the whole network's as they are."""
 
     model: nn.Module
     places: Mapping[str, torch.Tensor]
 
     @property
     def choice(self) -> str:
-        """A digest of which channels it has: sensitivities are sums, whose last bits can differ between runs."""
+        """A digest of which channels and blocks it has: what decides is sums, whose last bits can differ between runs."""
         found = hashlib.sha256()
-        for place in self.places.values():
-            found.update(place.numpy().tobytes())
+        for name, _ in self.model.named_parameters():
+            found.update(self.places[name].numpy().tobytes() if name in self.places else name.encode())
         return found.hexdigest()
 
     def weights(self, whole: nn.Module) -> dict[str, torch.Tensor]:
         """Its parameters, read from ``whole``: gradients go back there."""
-        own, given = dict(self.model.named_parameters()), dict(whole.named_parameters())
-        return {name: given[name].flatten()[place].view(own[name].shape) for name, place in self.places.items()}
+        given = dict(whole.named_parameters(remove_duplicate=False))  # a shared one's first name may be a lost block's
+        return {
+            name: given[name].flatten()[self.places[name]].view(own.shape) if name in self.places else given[name]
+            for name, own in self.model.named_parameters()
+        }
 
 
 def cut_of(whole: nn.Module, prune: Callable[[nn.Module], nn.Module]) -> Cut:
@@ -68,14 +74,19 @@ def cut_of(whole: nn.Module, prune: Callable[[nn.Module], nn.Module]) -> Cut:
             found = f"a tensor of {tensor.numel()} numbers"
             raise Unsupported(ASKED, found, f"At most {COUNTED}: {REMEDY}")
         tensor.data = torch.arange(tensor.numel(), dtype=tensor.dtype).view(tensor.shape)
-    cut = Cut(
-        prune(whole), {name: value.detach().long().flatten() for name, value in prune(counted).named_parameters()}
-    )
-    read = cut.weights(whole)
-    if not all(torch.equal(value, read[name]) for name, value in cut.model.named_parameters()):
+    model, numbers = prune(whole), dict(prune(counted).named_parameters())
+    cut = Cut(model, {name: value.detach().long().flatten() for name, value in numbers.items()})
+    alike = all(numbers[name].shape == value.shape for name, value in model.named_parameters())
+    read = cut.weights(whole) if alike else {}
+    if not alike or not all(torch.equal(value, read[name]) for name, value in model.named_parameters()):
         found = "pruning chooses other channels when the weights change"
         raise Unsupported(ASKED, found, REMEDY[0].upper() + REMEDY[1:])
     return cut
+
+
+def shallower(whole: nn.Module, blocks: Mapping[str, Skip]) -> Cut:
+    """The cut without these blocks; what is left of the network is all its own."""
+    return Cut(without(whole, blocks), {})
 
 
 def train_elastic(
@@ -87,7 +98,7 @@ def train_elastic(
     arch: Mapping[str, Scalar],
     oversight: Oversight = ALONE,
 ) -> nn.Module:
-    """Train ``whole`` in place, such that each of ``cuts``, the narrowest first, is a trained network; in evaluation mode.
+    """Train ``whole`` in place, such that each of ``cuts``, the smallest first, is a trained network; in evaluation mode.
 
     The recipe's ``distill_weight`` is the share of a cut's loss that follows the whole network. Checkpoints, the time's end
     and errors are those of :func:`edgedeploy.compress.training.fit`.

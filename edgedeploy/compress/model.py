@@ -43,6 +43,7 @@ from edgedeploy.interfaces.task import (
 from edgedeploy.interfaces.their_code import their_code
 from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.layer_times import LayerTimes
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Allocation, Scalar, Variant
 from edgedeploy.reference.copies import copied
 from edgedeploy.reference.weights import Numbers
@@ -64,6 +65,8 @@ SENSITIVITY_BATCHES: Final = 8
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from edgedeploy.compress.shrink.moments import Feeds
 
 
 def built(task: Task, arch: Mapping[str, Scalar]) -> nn.Module:
@@ -132,7 +135,8 @@ def derive(
     1. Every tensor whose name and shape match is inherited from the baseline. With ``own_weights``, models of another
        architecture keep the trained weights that ``build`` gave them.
     2. The least important channels are pruned: the same share in every layer, or by the layers' sensitivity. What the
-       variant leaves out besides goes next (:mod:`edgedeploy.compress.shrink`). A student is neither inherited nor pruned.
+       variant leaves out besides goes next (:mod:`edgedeploy.compress.shrink`), and before a width that is spread by
+       sensitivity. A student is neither inherited nor pruned.
     3. Where the task can train, the model is trained with the baseline as its teacher (recovery): by the task's recipe, or
        as ``further`` says. Without any epoch of training, the statistics of its batch norms are taken anew.
 
@@ -295,6 +299,7 @@ def _shaped(
         kept = like if not variant.shrink else None  # earlier versions rounded a width otherwise
         model = prune(model, inputs, variant.width, widths=None if kept is None else widths_in(kept, model))
         return (_smaller(task, variant, model, inputs, like) if variant.shrink else model), report
+    whole, model = model, _smaller(task, variant, model, inputs, like) if variant.shrink else model
     if like is not None:
         return prune(model, inputs, variant.width, widths=widths_in(like, model)), report
     if not isinstance(task, Recoverable):
@@ -302,7 +307,7 @@ def _shaped(
         raise SpecError(
             f"allocation of {variant.label}", found, "Give it these members, or search the uniform allocation"
         )
-    gates = gate_gradients(model, task, variant.arch_kwargs, SENSITIVITY_BATCHES, task.recovery_recipe.seed)
+    gates = gate_gradients(whole, task, variant.arch_kwargs, SENSITIVITY_BATCHES, task.recovery_recipe.seed)
     sensitivity = Sensitivity(cast(Allocation, variant.allocation), gates, times)
     return prune(model, inputs, variant.width, sensitivity=sensitivity), report
 
@@ -314,11 +319,15 @@ def _smaller(task: Task, variant: Variant, model: nn.Module, inputs: Any, like: 
 
     if like is not None:
         return shrunk(model, variant.shrink, inputs, None, list(_read_weights(like, model)))
-    arch = variant.arch_kwargs
+    return shrunk(model, variant.shrink, inputs, calibration_feeds(task, variant.shrink, variant.arch_kwargs))
+
+
+def calibration_feeds(task: Task, shrink: Shrink, arch: Mapping[str, Scalar]) -> Feeds:
+    """The calibration cases by which is chosen what ``shrink`` leaves out. Raises ``Unsupported`` for a task without any."""
     cases, specs = task.cases("calibration")[:SHRINK_CASES], task.input_specs(**arch)
     if not cases:
         found = f"task {task.name!r} has no calibration cases to choose by"
-        raise Unsupported(f"a network with {variant.shrink.label}", found, "Give it some")
+        raise Unsupported(f"a network with {shrink.label}", found, "Give it some")
 
     def feeds() -> Iterator[dict[str, torch.Tensor]]:
         for case in cases:
@@ -326,7 +335,7 @@ def _smaller(task: Task, variant: Variant, model: nn.Module, inputs: Any, like: 
                 feed = task.inputs(case, **arch)
             yield example_inputs(specs, feed)
 
-    return shrunk(model, variant.shrink, inputs, feeds)
+    return feeds
 
 
 def widths_in(path: Path, model: nn.Module) -> dict[str, int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Final
 
-from edgedeploy.records.elastic import NO_ELASTIC, Elastic
+from edgedeploy.records.elastic import NO_ELASTIC, Elastic, Part
 from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NO_RULES, PrecisionPlan
 from edgedeploy.records.shrink import SHRINK_KEYS, Shrink
 from edgedeploy.records.storage import NO_STORAGE, storage_of
@@ -26,9 +26,10 @@ class Choices:
     the number of available calibration cases. ``trained`` are the targets that support models trained to be int8;
     ``seven_bits`` maps a target to the precisions in which it supports 7-bit weights, ``quantizers`` to its quantizers,
     the default first, each with its calibration methods. ``made`` are the plans of budgets by target and name, made for
-    its int8 model from calibration cases at the baseline's architecture. ``elastic`` is what allocated widths are
-    cut out of; ``layer_times`` names what allocations by time spend, empty before that is known. ``from_wider``:
-    trainings start from wider models. ``batched`` are the targets whose artifacts can answer several requests at once.
+    its int8 model from calibration cases at the baseline's architecture. ``elastic`` is what allocated widths and
+    depths are cut out of; ``layer_times`` names what allocations by time spend, empty before that is known.
+    ``from_wider``: trainings start from wider models. ``batched`` are the targets whose artifacts can answer several
+    requests at once.
     """
 
     plans: Mapping[str, PrecisionPlan] = field(default_factory=dict)
@@ -199,9 +200,11 @@ class Proposal:
 
     @property
     def elastic(self) -> Elastic:
-        """A model without allocation is not cut out of an elastic network, and neither is one by time: networks that are
-        trained before there are times would be other ones afterwards."""
-        return self.choices.elastic if self.allocation not in ("", BY_TIME) else NO_ELASTIC
+        """A model that loses something else than blocks and allocated channels is not cut out of an elastic network, and
+        neither is one by time: networks that are trained before there are times would be other ones afterwards."""
+        part = Part(self.width, self.allocation, self.shrink.depth)
+        besides = replace(self.shrink, depth=1.0)
+        return self.choices.elastic if part in self.choices.elastic.cuts and not besides else NO_ELASTIC
 
     @property
     def layer_times(self) -> str:

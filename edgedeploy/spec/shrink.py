@@ -25,8 +25,10 @@ SHRINK_TEXTS: Final[Mapping[str, str]] = {
 """The texts of these keys; a keyword of the task's ``build`` of the same name is meant where there is one."""
 
 
-def check_shrink(source: SpecSource, space: Mapping[str, Sequence[Scalar]], architecture: Collection[str]) -> None:
-    """Refuse shares that are none, and what cannot stand beside them."""
+def check_shrink(
+    source: SpecSource, space: Mapping[str, Sequence[Scalar]], architecture: Collection[str], elastic: bool
+) -> None:
+    """Refuse shares that are none, and what cannot stand beside them. ``elastic``: depths are cut out of one network."""
     ours = [key for key in SHRINK_KEYS if key in space and key not in architecture]
     for key in ours:
         least = LEAST_TOKENS if key == "tokens" else 0.0
@@ -37,6 +39,11 @@ def check_shrink(source: SpecSource, space: Mapping[str, Sequence[Scalar]], arch
             elif isinstance(value, (bool, str)) or not least <= value <= 1.0 or value == 0.0:
                 found = f"expected shares {f'from {least:g}' if least else 'above 0'} to 1, but got {value!r}"
                 raise source.error(f"space.{key}", found, "It is the share that stays")
-    if ours and {*space.get("allocation", ())} - {UNIFORM}:
-        found = f"a width spread by sensitivity reads its layers' widths from their names, which {ours[0]!r} changes"
-        raise source.error("space.allocation", found, f"Search {ours[0]!r} and the allocation in studies of their own")
+    apart = [key for key in ours if not (elastic and key == "depth")]
+    if apart and {*space.get("allocation", ())} - {UNIFORM}:
+        found = f"a width spread by sensitivity reads its layers' widths from their names, which {apart[0]!r} changes"
+        remedy = f"Search {apart[0]!r} and the allocation in studies of their own"
+        if apart == ["depth"]:
+            found = "a width is spread over all blocks, unless one network is trained at all depths at once"
+            remedy += ", or add elastic_epochs to [recovery]"
+        raise source.error("space.allocation", found, remedy)

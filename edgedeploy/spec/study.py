@@ -277,7 +277,7 @@ class StudySpec(_Table):
                 subset(source, path, values, tuple(architecture[key]), "the task's values are")
         subset(source, "space.precision", self.space.get("precision", ()), PRECISIONS, "precisions are")
         check_allocations(source, self.space)
-        check_shrink(source, self.space, architecture)
+        check_shrink(source, self.space, architecture, bool(self.recovery.elastic_epochs))
         offered = {precision for name in self.study.targets for precision in known_targets[name]}
         for precision in self.space.get("precision", ()):
             if precision not in offered:
@@ -287,7 +287,7 @@ class StudySpec(_Table):
             if isinstance(width, (bool, str)) or not 0.0 < width <= 1.0:
                 found = f"0 < width <= 1 must hold, but got {width!r}"
                 raise source.error("space.width", found, "width is the share of channels that pruning keeps")
-        check_elastic(source, self.space, self.recovery.elastic_epochs)
+        check_elastic(source, self.space, self.recovery.elastic_epochs, architecture)
         self._check_settings(source)
         check_co_design(source, self.search, len(self.objectives))
         check_points(source, self.tries, self.never, self.space, self.study.targets)

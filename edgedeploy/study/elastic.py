@@ -1,7 +1,7 @@
 """The elastic networks of a study: one per architecture, kept as the weights of the models that were cut out of it.
 
 models/DIGEST/cuts.json       hashes of the weights, and why some cuts have none
-models/DIGEST/WIDTH-HOW.pt    the model of a width and an allocation, before any recovery of its own
+models/DIGEST/CUT.pt          the model of a cut, before any recovery of its own: 0.5-bytes, depth0.5, 0.5-bytes-depth0.5
 models/DIGEST/training.json   how the network was trained
 """
 
@@ -17,6 +17,7 @@ from edgedeploy.compress.oversight import Oversight, TrainReport
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.files import new_folder, parsed, write_json
 from edgedeploy.interfaces.task import Task
+from edgedeploy.records.elastic import Part
 from edgedeploy.records.variant import Variant
 from edgedeploy.study.account import Account
 from edgedeploy.study.models import TRAINING
@@ -47,13 +48,14 @@ class Elastics:
     def weights(self, variant: Variant, baseline: Any, overseen: Overseen) -> Path:
         """The file of the weights that the variant's model begins with.
 
-        Raises ``Unsupported`` for a width that cannot be cut out; ``BuildError`` when the training diverges: once in a run,
+        Raises ``Unsupported`` for what cannot be cut out; ``BuildError`` when the training diverges: once in a run,
         because it would again; ``OutOfTime`` after a checkpoint.
         """
         digest = variant.elastic_digest
         if digest in self._failed:
             raise self._failed[digest]
-        folder, name = self._store.model_folder(digest), _name(variant.width, variant.allocation)
+        folder = self._store.model_folder(digest)
+        name = _name(Part(variant.width, variant.allocation, variant.shrink.depth))
         reasons = kept_cuts(folder, name, self._note)
         if reasons is None:
             try:
@@ -78,16 +80,18 @@ class Elastics:
             family = train_family(self._task, variant, baseline, own_weights=self._own_weights, oversight=oversight)
         with self._account.phase("build"), new_folder(folder) as part:
             for cut, model in family.models.items():
-                save_weights(model, part / _name(*cut))
+                save_weights(model, part / _name(cut))
             for report in reports:
                 write_json(part / TRAINING, {**report.as_json(), "widths": len(family.models)})
-            refused = {_name(*cut): _words(exc) for cut, exc in family.refused.items()}
-            sums = sums_of(part, [_name(*cut) for cut in family.models])
+            refused = {_name(cut): _words(exc) for cut, exc in family.refused.items()}
+            sums = sums_of(part, [_name(cut) for cut in family.models])
             write_json(part / CUTS, {_SUMS: sums, "refused": refused})
 
 
-def _name(width: float, allocation: str) -> str:
-    return f"{width:g}-{allocation}.pt"
+def _name(cut: Part) -> str:
+    width = f"{cut.width:g}-{cut.allocation}" if cut.allocation else ""
+    depth = f"depth{cut.depth:g}" if cut.depth < 1.0 else ""
+    return "-".join(filter(None, (width, depth))) + ".pt"
 
 
 def _words(exc: Unsupported) -> dict[str, str]:

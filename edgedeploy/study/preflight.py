@@ -306,7 +306,7 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
         found = f"it says how long models are trained, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
         raise source.error("space.recovery_epochs", found, "Remove it from the space")
     if spec.recovery.elastic_epochs and not isinstance(task, Recoverable):
-        found = f"it trains networks at all widths at once, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
+        found = f"it trains all cuts of a network at once, but task {task.name!r} has no {', '.join(RECOVERY_MEMBERS)}"
         raise source.error("recovery.elastic_epochs", found, "Remove it, or give the task these members")
     if {*spec.space.get("allocation", ())} - {UNIFORM} and not isinstance(task, Recoverable):
         found = f"layers are weighed by the loss of training batches, but task {task.name!r} has none"
@@ -374,7 +374,7 @@ def _choices(spec: StudySpec, task: Task, targets: Mapping[str, Target], info: B
             for name, target in targets.items()
             if isinstance(target, HasSevenBitWeights)
         },
-        elastic=elastic_of(spec.space, spec.recovery.elastic_epochs),
+        elastic=elastic_of(spec.space, spec.recovery.elastic_epochs, task.architecture),
         from_wider=spec.recovery.from_wider and isinstance(task, Recoverable),
         batched=tuple(
             name for name, target in targets.items() if isinstance(target, TakesBatches) and target.takes_batches

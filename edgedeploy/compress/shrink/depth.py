@@ -9,7 +9,7 @@ This module needs torch: import it inside functions.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
@@ -18,6 +18,7 @@ from torch import nn
 from edgedeploy.compress.shrink.given import NO_BLOCKS, Given, at_least, refused
 from edgedeploy.compress.shrink.moments import Feeds
 from edgedeploy.compress.shrink.parts import Stack, first_of, run_watched
+from edgedeploy.reference.copies import copied
 
 
 class Skip(nn.Module):
@@ -29,6 +30,19 @@ class Skip(nn.Module):
 
     def forward(self, tokens: Any, *others: Any, **named: Any) -> Any:
         return (tokens, *[None] * (self.returned - 1)) if self.returned else tokens
+
+
+def skipped(model: nn.Module) -> dict[str, Skip]:
+    """What stands where blocks were, by the blocks' names."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Skip)}
+
+
+def without(model: nn.Module, blocks: Mapping[str, Skip]) -> nn.Module:
+    """A copy of ``model`` in evaluation mode without these blocks."""
+    smaller: nn.Module = copied(model)
+    for name, skip in blocks.items():
+        smaller.set_submodule(name, Skip(skip.returned))
+    return smaller.eval()
 
 
 def fewer_blocks(model: nn.Module, share: float, given: Given) -> None:

@@ -69,7 +69,7 @@ def _rank_errors(seed: int, share: float) -> tuple[float, float]:
     from edgedeploy.compress.shrink.rank import LowRankLinear, low_rank
     from edgedeploy.records.shrink import Shrink
 
-    task, model = _trained(seed)
+    task, model = trained(seed)
     one = {"image": _images(task, "calibration")[:1]}
 
     def feeds() -> Iterator[dict[str, Any]]:
@@ -91,10 +91,10 @@ def answers_of_each_choice(asked: Asked) -> Row:
     """Weights, and right answers before and after the task's recovery, of the trained network."""
     from edgedeploy.compress.model import Further, derive
 
-    task, model = _trained(asked.seed)
+    task, model = trained(asked.seed)
     found = [f"whole: {_right(task, model):.3f} right, {_weights(model) / 1e3:.0f} k weights"]
     for choice in (*CHOICES, *STUDENTS):
-        variant = _variant(choice)
+        variant = variant_of(choice)
         before = derive(task, variant, model, further=Further(0))
         after = derive(task, variant, model)
         epochs = (task.baseline_recipe if variant.shrink.student else task.recovery_recipe).epochs
@@ -120,7 +120,7 @@ def time_of_each_choice(asked: Asked) -> Row:
     whole = _session(model, given[:1])
     found = [f"whole: {_weights(model) / 1e6:.1f} M weights"]
     for choice in CHOICES:
-        shrink = _variant(choice).shrink
+        shrink = variant_of(choice).shrink
         smaller = shrunk(model, shrink, {"image": given[:1]}, lambda: ({"image": image[None]} for image in given))
         ratios = _ratios(whole, _session(smaller, given[:1]), given[:1])
         share = _weights(smaller) / _weights(model)
@@ -132,7 +132,7 @@ def time_of_each_choice(asked: Asked) -> Row:
     return Row(what, "; ".join(found))
 
 
-def _variant(choice: Mapping[str, Any]) -> Any:
+def variant_of(choice: Mapping[str, Any]) -> Any:
     from edgedeploy.records.canonical import canonical
 
     return canonical(
@@ -144,7 +144,7 @@ def _variant(choice: Mapping[str, Any]) -> Any:
 
 
 @cache
-def _trained(seed: int) -> tuple[Any, Any]:
+def trained(seed: int) -> tuple[Any, Any]:
     """The task and its trained network, whose first weights hang on ``seed``."""
     import torch
     from small_transformers import BlobTask, vit

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,6 +91,40 @@ def test_full_and_uniform_widths_are_not_cut_out_of_it() -> None:
     elastic = Elastic(60, (0.25, 0.5), ("bytes",))
     assert make(target="openvino", elastic=elastic, allocation="bytes") == make(target="openvino")
     assert make(target="openvino", elastic=elastic, width=0.5) == make(target="openvino", width=0.5)
+
+
+def test_depths_and_pairs_with_allocated_widths_are_cut_out_of_it() -> None:
+    elastic = Elastic(60, (0.5,), ("bytes",), (0.5, 0.75))
+    plain = make(target="openvino", depth=0.5)
+    shallow = make(target="openvino", depth=0.5, elastic=elastic)
+    pair = make(target="openvino", depth=0.5, width=0.5, allocation="bytes", elastic=elastic)
+    narrow = make(target="openvino", width=0.5, allocation="bytes", elastic=elastic)
+    assert {item.elastic for item in (shallow, pair, narrow)} == {elastic}
+    assert len({item.model_digest for item in (plain, shallow, pair, narrow)}) == 4
+    assert len({item.elastic_digest for item in (shallow, pair, narrow)}) == 1
+    assert Variant.from_json(pair.as_json()) == pair
+    assert not shallow.from_wider
+    other = replace(shallow, elastic=replace(elastic, depths=(0.5,)))
+    assert other.model_digest != shallow.model_digest and other.elastic_digest != shallow.elastic_digest
+
+
+def test_what_loses_something_else_too_is_not_cut_out_of_it() -> None:
+    elastic = Elastic(60, (0.5,), ("bytes",), (0.5, 0.75))
+    others: Sequence[Mapping[str, float | str]] = (
+        *({name: 0.5} for name in ("heads", "mlp", "rank", "tokens", "width")),
+        {"student": "small"},
+        {"depth": 1.0},
+    )
+    for other in others:
+        assert not make(target="openvino", elastic=elastic, **{"depth": 0.5, **other}).elastic, other
+
+
+def test_an_elastic_network_without_depths_keeps_its_digests() -> None:
+    elastic = Elastic(60, (0.25, 0.5), ("bytes",))
+    variant = make(target="openvino", width=0.5, allocation="bytes", elastic=elastic)
+    assert variant.digest == "3b9ab7f6a6f1f520"
+    assert (variant.model_digest, variant.elastic_digest) == ("e8ac7b71a781fdd0", "6ceeb3a084f451d7")
+    assert Elastic.from_json({"epochs": 60, "widths": [0.25, 0.5], "allocations": ["bytes"]}) == elastic
 
 
 def test_the_baselines_network_has_no_rungs() -> None:

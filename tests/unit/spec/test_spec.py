@@ -110,18 +110,50 @@ ELASTIC = GOOD.replace("[space]\n", '[recovery]\nelastic_epochs = 2\n[space]\nal
 def test_an_elastic_network_is_for_the_allocated_widths_below_one() -> None:
     check(ELASTIC)
     spec, _ = parse_spec(ELASTIC.replace("width = [1.0, 0.5]", "width = [1.0, 0.5, 0.25]"), Path("s"))
-    elastic = elastic_of(spec.space, spec.recovery.elastic_epochs)
+    elastic = elastic_of(spec.space, spec.recovery.elastic_epochs, ARCHITECTURE)
     assert elastic == Elastic(2, (0.25, 0.5), ("bytes",))
-    assert not elastic_of(spec.space, 0)
+    assert not elastic_of(spec.space, 0, ARCHITECTURE)
     more = ELASTIC.replace('"bytes"]', '"bytes", "time"]')
     spec, _ = parse_spec(more, Path("s"))
-    assert elastic_of(spec.space, 2) == Elastic(2, (0.5,), ("bytes",)), (
+    assert elastic_of(spec.space, 2, ARCHITECTURE) == Elastic(2, (0.5,), ("bytes",)), (
         "what waits for a measurement is not cut out of it"
     )
     with pytest.raises(SpecError, match=r"recovery\.elastic_epochs: .*those by time wait for a measurement"):
         check(more.replace('"bytes", ', ""))
     with pytest.raises(SpecError, match=r"recovery\.elastic_epochs: the space has no width below 1"):
         check(ELASTIC.replace("width = [1.0, 0.5]", "width = [1.0]"))
+
+
+DEPTHS = ELASTIC.replace("resolution = [128, 64]", "resolution = [128, 64]\ndepth = [1.0, 0.75, 0.5]")
+
+
+@pytest.mark.parametrize(
+    ("text", "elastic"),
+    [
+        (DEPTHS, Elastic(2, (0.5,), ("bytes",), (0.5, 0.75))),
+        (DEPTHS.replace("width = [1.0, 0.5]", "width = [1.0]"), Elastic(2, (), (), (0.5, 0.75))),
+        (DEPTHS.replace(', "bytes"]', "]"), Elastic(2, (), (), (0.5, 0.75))),
+    ],
+)
+def test_an_elastic_network_is_for_the_depths_below_one_too(text: str, elastic: Elastic) -> None:
+    check(text)
+    spec, _ = parse_spec(text, Path("s"))
+    assert elastic_of(spec.space, spec.recovery.elastic_epochs, ARCHITECTURE) == elastic
+    assert elastic_of(spec.space, 2, {"depth": ()}).depths == (), "the task's own depth is none of blocks"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (DEPTHS.replace("elastic_epochs = 2", "elastic_epochs = 0"), ["space.allocation", "add elastic_epochs"]),
+        (DEPTHS.replace("depth =", "heads = [1.0, 0.5]\ndepth ="), ["space.allocation", "Search 'heads'"]),
+        (DEPTHS.replace(', "bytes"]', "]").replace("[1.0, 0.75, 0.5]", "[1.0]"), ["elastic_epochs", "uniform widths"]),
+    ],
+)
+def test_what_an_elastic_network_has_no_depths_for_is_refused(text: str, words: list[str]) -> None:
+    with pytest.raises(SpecError) as caught:
+        check(text)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 PLANNED = GOOD.replace("[[objectives]]", '[plans.head]\n"/head/*" = "float32"\n\n[[objectives]]', 1).replace(

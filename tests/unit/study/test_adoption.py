@@ -15,6 +15,7 @@ from edgedeploy.interfaces.ability import sums_int8_exactly
 from edgedeploy.records.artifact import MANIFEST, Artifact
 from edgedeploy.records.elastic import Elastic
 from edgedeploy.records.layer_times import LayerTimes, TimedLayer
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import describe
 from edgedeploy.study.adoption import Adopted, adopt, alike
@@ -162,18 +163,25 @@ def test_links_are_not_followed(origin: Origin, tmp_path: Path) -> None:
     assert not (copied / "more.npz").exists() and (copied / WEIGHTS).exists()
 
 
+NARROW = Variant(
+    "onnxruntime", "float32", 0.5, FLOAT.arch, 2, allocation="bytes", elastic=Elastic(2, (0.5,), ("bytes",))
+)
+SHALLOW = replace(NARROW, width=1.0, allocation="", shrink=Shrink(depth=0.5), elastic=Elastic(2, depths=(0.5,)))
+
+
 @pytest.mark.parametrize("harmed", [False, True])
-def test_the_elastic_network_of_a_model_is_taken_over_if_it_is_whole(origin: Origin, harmed: bool) -> None:
-    elastic = Elastic(2, (0.5,), ("bytes",))
-    variant = Variant("onnxruntime", "float32", 0.5, FLOAT.arch, 2, allocation="bytes", elastic=elastic)
+@pytest.mark.parametrize(("variant", "cut"), [(NARROW, "0.5-bytes.pt"), (SHALLOW, "depth0.5.pt")])
+def test_the_elastic_network_of_a_model_is_taken_over_if_it_is_whole(
+    origin: Origin, harmed: bool, variant: Variant, cut: str
+) -> None:
     model, network = (origin.store.model_folder(name) for name in (variant.model_digest, variant.elastic_digest))
     for folder in (model, network):
         folder.mkdir()
     write_reference(describe(convolutional(model / "reference.onnx")), model)
-    (network / "0.5-bytes.pt").write_bytes(b"weights")
-    write_json(network / CUTS, {"sha256_of": sums_of(network, ["0.5-bytes.pt"]), "refused": {}})
+    (network / cut).write_bytes(b"weights")
+    write_json(network / CUTS, {"sha256_of": sums_of(network, [cut]), "refused": {}})
     if harmed:
-        (network / "0.5-bytes.pt").write_bytes(b"others")
+        (network / cut).write_bytes(b"others")
     store = Store(origin.store.root.with_name("second"))
     there = Origin(origin.store, origin.study, (made_up.measurement(variant),))
     adopt(there, store, targets=(), sums_alike=True, same_tools=False, tell=lambda text: None)
