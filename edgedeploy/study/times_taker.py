@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from edgedeploy.compress.channels import layer_costs
 from edgedeploy.compress.model import one_case
 from edgedeploy.errors import DataError, Unsupported
-from edgedeploy.evidence.layers import Profile, profile_of
+from edgedeploy.evidence.layers import SIDES, Profile, profile_of
 from edgedeploy.interfaces.task import Task
 from edgedeploy.records.layer_times import LayerTimes, TimedLayer
 from edgedeploy.records.measurement import Measurement
@@ -61,17 +61,20 @@ class TimesTaker:
             if measured is None:
                 reasons.append(f"the baseline of {variant.target} has no measurement")
                 continue
-            profile = profile_of(measured, "candidate")
-            if not profile.total_ns:
-                reasons.append(f"{variant.target}: {profile.missing or 'its profile has no times'}")
+            sides = [profile_of(measured, side) for side in SIDES[: 2 if _is_both_sides(measured) else 1]]
+            profiles = [profile for profile in sides if profile.total_ns]
+            if not profiles:
+                reasons.append(f"{variant.target}: {sides[0].missing or 'its profile has no times'}")
                 continue
-            times = self._from(measured, profile)
+            times = self._from(measured, profiles)
             if times is not None:
                 return times
             reasons.append(f"{variant.target}: its runtime's layers have other names than the reference's")
         raise Unsupported("layer times for widths by time", "; ".join(reasons), _OTHERWISE)
 
-    def _from(self, measured: Measurement, profile: Profile) -> LayerTimes | None:
+    def _from(self, measured: Measurement, profiles: Sequence[Profile]) -> LayerTimes | None:
+        """Of several processes that ran the artifact the least time of each layer: what else a machine does, and where a
+        process has its memory, makes single layers several times as slow in one of them."""
         variant, model = measured.variant, self._model()
         layers = layer_costs(model, one_case(self._task, variant.arch_kwargs), "compute")
         owners = modules_of(
@@ -79,17 +82,18 @@ class TimesTaker:
             layers,
             lambda name: numbers(model.get_submodule(name).weight.detach().numpy()),
         )
-        spent: dict[str, int] = dict.fromkeys(layers, 0)
-        for row in profile.layers:
-            if row.source in owners:
-                spent[owners[row.source]] += row.ns
-        timed = {name: TimedLayer(float(ns), layers[name].cost) for name, ns in spent.items() if ns > 0}
+        spent = [_by_module(profile, owners) for profile in profiles]
+        least = {name: min((found[name] for found in spent if found.get(name)), default=0) for name in layers}
+        timed = {name: TimedLayer(float(ns), layers[name].cost) for name, ns in least.items() if ns > 0}
         if not timed:
             return None
+        elsewhere_ns = min(
+            profile.total_ns - sum(found.values()) for profile, found in zip(profiles, spent, strict=True)
+        )
         return LayerTimes(
             layers=timed,
             untimed=tuple(name for name in layers if name not in timed),
-            elsewhere_ns=float(profile.total_ns - sum(row.ns for row in timed.values())),
+            elsewhere_ns=float(elsewhere_ns),
             target=variant.target,
             board=measured.board.name,
             provenance=measured.provenance,
@@ -97,3 +101,16 @@ class TimesTaker:
             artifact=measured.artifact.digest,
             created_utc=measured.created_utc,
         )
+
+
+def _is_both_sides(measured: Measurement) -> bool:
+    """Whether the baseline was measured beside itself, in two processes."""
+    return measured.baseline_variant == measured.variant.digest
+
+
+def _by_module(profile: Profile, owners: Mapping[str, str]) -> dict[str, int]:
+    spent: dict[str, int] = {}
+    for row in profile.layers:
+        if row.source in owners:
+            spent[owners[row.source]] = spent.get(owners[row.source], 0) + row.ns
+    return spent

@@ -84,18 +84,24 @@ def test_the_layers_are_timed_once_and_the_variant_names_their_times(first: Path
     assert (times.target, times.board, times.provenance) == ("onnxruntime", "here", "measured")
     (item,) = spread_by_time(first / "first")
     assert item.variant.layer_times == times.digest
+    planned = edgedeploy.load_study(first / "study.toml").plan(first / "first", board="here").tried
+    assert planned is not None and item.variant.model_digest in planned.models, "of the other target's variant"
+    assert any("widths by time follow the layer times of the baseline" in line for line in planned.left_out)
     assert times.text[1:] in make_report(first / "first").read_text(encoding="utf-8")
 
 
-def test_a_second_board_takes_over_the_models_with_their_times(first: Path) -> None:
+def test_a_second_board_takes_over_the_models_with_their_times(first: Path, tmp_path: Path) -> None:
     board = ('kind = "local"', 'kind = "local"\n\n[[boards]]\nname = "second"\nkind = "local"')
     study = timed_study(
-        first, board, ("[budget]", '[search]\nwarm_start = "first"\n\n[budget]'), ("trials = 6", "trials = 3")
+        first,
+        board,
+        ("[budget]", f'[search]\nwarm_start = "{first / "first"}"\n\n[budget]'),
+        ("trials = 6", "trials = 3"),
     )
-    told = run(study, first / "second", "second")
-    assert (first / "second" / LAYER_TIMES).read_bytes() == (first / "first" / LAYER_TIMES).read_bytes()
+    told = run(study, tmp_path / "out", "second")
+    assert (tmp_path / "out" / LAYER_TIMES).read_bytes() == (first / "first" / LAYER_TIMES).read_bytes()
     assert not [text for text in told if text.startswith("training")]
-    (before,), (now,) = spread_by_time(first / "first"), spread_by_time(first / "second")
+    (before,), (now,) = spread_by_time(first / "first"), spread_by_time(tmp_path / "out")
     assert now.variant.model_digest == before.variant.model_digest and now.board.name == "second"
     assert now.artifact.digest == before.artifact.digest
 

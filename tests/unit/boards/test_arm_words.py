@@ -117,6 +117,19 @@ def test_a_goal_that_the_board_cannot_have_is_refused_before_anything_starts(
         spec.check_clock(source, "arm", clock)
 
 
+@pytest.mark.parametrize("clock", ["none", "virtual", "wall"])
+def test_a_board_without_a_time_of_its_own_spreads_no_width_by_time(clock: Clock) -> None:
+    text = STUDY.format(board='kind = "local"', metric="size_bytes")
+    assert text.count("[space]\n") == 1
+    spaced = text.replace("[space]\n", '[space]\nallocation = ["uniform", "time"]\n')
+    spec, source = parse_spec(spaced, Path("study.toml"))
+    if clock == "wall":
+        spec.check_clock(source, "arm", clock)
+    else:
+        with pytest.raises(SpecError, match=r"space\.allocation: board 'arm' has no time of its own"):
+            spec.check_clock(source, "arm", clock)
+
+
 def test_an_emulators_pace_becomes_no_number() -> None:
     side = made_up.side(3.0)
     metrics, missing = board_metrics(side, None, ARTIFACT, clock="none")

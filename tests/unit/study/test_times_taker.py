@@ -87,6 +87,18 @@ def test_times_of_nodes_are_those_of_the_modules_and_the_rest_is_nobodys(store: 
     assert (times.target, times.variant, times.provenance) == ("onnxruntime", FIRST.digest, "emulated")
 
 
+def test_of_two_processes_the_one_that_was_not_disturbed_tells_of_a_layer(store: Store) -> None:
+    models = modeller(store)
+    first, up = nodes(models)["Conv 0"], nodes(models)["ConvTranspose 0"]
+    sides = {"candidate": profile({first: 5400, up: 70, None: 9}), "baseline": profile({first: 1400, up: 75, None: 4})}
+    for beside, least in ((FIRST.digest, 1400.0), (SECOND.digest, 5400.0)):
+        measured = replace(made_up.measurement(FIRST), layers=sides, baseline_variant=beside)
+        store.keep(measured)
+        times = models.times.take()
+        assert {layer: row.ns for layer, row in times.layers.items()} == {"first.0": least, "up": 70.0}
+        assert times.elsewhere_ns == (4.0 if beside == FIRST.digest else 9.0), "another baseline is another network"
+
+
 def test_the_first_target_that_tells_times_gives_them(store: Store) -> None:
     models = modeller(store)
     measure(store, FIRST, {"missing": "its runtime has no profiler"})
