@@ -12,11 +12,13 @@ import torch
 from edges_task import Edges
 from levels_task import ARCH, LeveledEdges
 from made_up_study import ONE_TRIAL, new_store
+from mixed_blocks import MixerTask
 
 from edgedeploy.compress.model import Further
 from edgedeploy.errors import OutOfTime, SpecError, Unsupported
 from edgedeploy.files import read_json
 from edgedeploy.records.elastic import NO_ELASTIC, Elastic
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.search.rungs import NO_RUNGS, Rungs
 from edgedeploy.spec.study import parse_spec
@@ -50,7 +52,7 @@ def modeller(
     root: Path,
     *,
     rungs: Rungs = RUNGS,
-    task: LeveledEdges | None = None,
+    task: LeveledEdges | MixerTask | None = None,
     out_of_time: Callable[[], bool] = lambda: False,
     told: list[str] | None = None,
 ) -> Modeller:
@@ -132,6 +134,31 @@ def test_a_width_that_cannot_be_cut_says_why_and_harms_no_other(
         with pytest.raises(Unsupported, match="the least channels of every layer cost"):
             modeller(store.root, task=task).reference(cut(0.02))
     assert task.epochs == 0, "why is kept"
+
+
+def test_a_pair_of_width_and_depth_goes_the_way_of_any_cut(tmp_path: Path) -> None:
+    task, elastic = MixerTask(cases=32), Elastic(1, (0.5,), ("bytes",), (0.5,))
+    arch, shrink = (("kind", "joint"),), Shrink(depth=0.5)
+    low, high = (
+        Variant(
+            *("none", "float32", 0.5, arch, 1),
+            **{"allocation": "bytes", "recovery_epochs": epochs, "elastic": elastic, "shrink": shrink},
+        )
+        for epochs in (0, 1)
+    )
+    models = modeller(tmp_path / "out", task=task)
+    lower, higher = (models.reference(variant).path.parent for variant in (low, high))
+    network = Store(tmp_path / "out").model_folder(low.elastic_digest)
+    assert {path.name for path in network.glob("*.pt")} == {"0.5-bytes.pt", "depth0.5.pt", "0.5-bytes-depth0.5.pt"}
+    assert equal(weights(lower), weights(network, "0.5-bytes-depth0.5.pt"))
+    before, after = weights(lower), weights(higher)
+    assert {name: value.shape for name, value in before.items()} == {name: value.shape for name, value in after.items()}
+    assert not equal(before, after)
+    (higher / "reference.onnx").write_bytes(b"other")
+    told: list[str] = []
+    again = modeller(tmp_path / "out", task=task, told=told).reference(high).path.parent
+    assert equal(weights(again), after), "its whole weights are read, not trained again"
+    assert not any(text.startswith("width 0.5") for text in told)
 
 
 def test_a_damaged_cut_is_made_anew(tmp_path: Path) -> None:
