@@ -41,7 +41,7 @@ from edgedeploy.study.limits import changed_limits, first_limits, limits_of, wit
 from edgedeploy.study.options import RunOptions
 from edgedeploy.study.origin import Origin
 from edgedeploy.study.outlook import Outlook, default_folder, outlook
-from edgedeploy.study.preflight import FROM_WIDER, Ready, prepare, versions
+from edgedeploy.study.preflight import FROM_WIDER, LITERT_TRAINED, Ready, prepare, versions
 from edgedeploy.study.ranges import RANGES_SHA256, ranges_sha256, require_same_ranges
 from edgedeploy.study.retry import set_failures_aside
 from edgedeploy.study.run import StudyRun
@@ -291,6 +291,7 @@ class Study:
             "left_out": list(ready.left_out),
             RANGES_SHA256: ranges_sha256(ready.targets),
             FROM_WIDER: ready.space.choices.from_wider,
+            LITERT_TRAINED: ready.litert_takes_trained,
             "versions": versions(),
             "id": uuid.uuid4().hex,
         }

@@ -171,8 +171,9 @@ class HasQuantizers(Protocol):
 
 @runtime_checkable
 class TakesQuantized(Protocol):
-    """A target that takes a reference with int8 QuantizeLinear/DequantizeLinear pairs and keeps its scales. A protocol of
-    its own because some toolchains only quantize by themselves. ``takes_quantized`` is true."""
+    """A target that takes a reference with int8 QuantizeLinear/DequantizeLinear pairs, or torch's program of the same model
+    with its quantizers, and keeps its scales. A protocol of its own because some toolchains only quantize by themselves.
+    ``takes_quantized`` is true."""
 
     takes_quantized: bool
 

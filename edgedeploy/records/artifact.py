@@ -15,6 +15,9 @@ MANIFEST: Final = "edgedeploy-artifact.json"
 """Name of the file that describes a stored artifact. It lies in the artifact's folder but is not one of its files, so
 no target may write a file of that name."""
 
+CALIBRATED_RANGES: Final = "calibrated_ranges"
+"""The setting that says how many ranges of a model that was trained to be int8 come from calibration."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:

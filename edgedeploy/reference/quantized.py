@@ -119,6 +119,23 @@ def split_linear(model: Any) -> None:
     model.graph.node.extend(nodes)
 
 
+def plain_weights(model: Any) -> None:
+    """Put the float values that quantized constants stand for in their place, in place; their pairs go. A float model
+    stays as it is."""
+    import onnx
+
+    constants = _constants(model)
+    for node in list(model.graph.node):
+        if node.op_type not in (QUANTIZE, DEQUANTIZE) or node.input[0] not in constants:
+            continue
+        values, scale = (_values(constants[name]) for name in node.input[:2])
+        axis = _attribute(node, "axis", 1)
+        found = _steps(values, scale, axis) if node.op_type == QUANTIZE else values * _along(scale, axis, values.ndim)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(found, node.output[0]))
+        constants[node.output[0]] = model.graph.initializer[-1]
+        model.graph.node.remove(node)
+
+
 def unsigned_activations(model: Any) -> None:
     """Move activations from int8 with zero point 0 to uint8 with zero point 128, in place: the same values, bit for bit."""
     import onnx
@@ -199,9 +216,12 @@ def _readers(model: Any, node: Any) -> list[Any]:
 
 def _steps(values: Any, scale: Any, axis: int) -> Array:
     """ONNX's QuantizeLinear to int8 with zero point 0."""
-    if scale.ndim:
-        scale = scale.reshape([-1 if dim == axis else 1 for dim in range(values.ndim)])
-    return np.asarray(np.clip(np.rint(values / scale), -128, 127), np.int8)
+    return np.asarray(np.clip(np.rint(values / _along(scale, axis, values.ndim)), -128, 127), np.int8)
+
+
+def _along(scale: Any, axis: int, dims: int) -> Any:
+    """Scales in a shape that a tensor of ``dims`` dimensions is multiplied with."""
+    return scale.reshape([-1 if dim == axis else 1 for dim in range(dims)]) if scale.ndim else scale
 
 
 def _transpose(node: Any, order: list[int], constants: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from edgedeploy.files import PARTIAL_PREFIX, new_folder, raise_if_disk, write_js
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.variant import Variant
+from edgedeploy.reference.program import PROGRAM_FILE
 from edgedeploy.study.artifacts import kept_artifact
 from edgedeploy.study.elastic import is_whole
 from edgedeploy.study.layer_times import kept_times
@@ -45,6 +46,7 @@ def adopt(
     targets: Collection[str],
     sums_alike: bool,
     same_tools: bool,
+    programs: bool = False,
     tell: Callable[[str], None],
 ) -> Adopted:
     """Copy the baseline, the models of measured variants, and their artifacts into the owned folder ``store``, as far as it
@@ -54,6 +56,7 @@ def adopt(
     - ``sums_alike``: both boards add int8 products in the same way; else models that were trained to be int8 stay, and so
       do all int8 artifacts.
     - ``same_tools``: the toolchains are those of before; else artifacts are built anew.
+    - ``programs``: a target of this study needs torch's programs; models that were trained to be int8 and have none stay.
 
     Raises ``StorageError`` where the disk is full.
     """
@@ -61,7 +64,7 @@ def adopt(
         return Adopted()
     _take_times(origin.store, store, tell)
     models: set[str] = set()
-    for variant in _made_there(origin, sums_alike):
+    for variant in _made_there(origin, sums_alike, programs):
         if variant.model_digest not in models and _take_model(origin.store, store, variant, tell):
             models.add(variant.model_digest)
             _take_elastic(origin.store, store, variant)
@@ -78,20 +81,24 @@ def models_of(origin: Origin) -> frozenset[str]:
     return frozenset(item.variant.model_digest for item in origin.measurements)
 
 
-def models_to_take(origin: Origin, sums_alike: bool) -> frozenset[str]:
+def models_to_take(origin: Origin, sums_alike: bool, programs: bool = False) -> frozenset[str]:
     """Digests of the models that :func:`adopt` would take over into an empty folder. Writes nothing."""
     if flaw_of(origin.store.baseline_weights):
         return frozenset()
-    digests = {variant.model_digest for variant in _made_there(origin, sums_alike)}
+    digests = {variant.model_digest for variant in _made_there(origin, sums_alike, programs)}
     folders = {digest: origin.store.model_folder(digest) for digest in digests}
     return frozenset(digest for digest in folders if kept_reference(folders[digest], (), lambda text: None) is not None)
 
 
-def _made_there(origin: Origin, sums_alike: bool) -> Iterable[Variant]:
+def _made_there(origin: Origin, sums_alike: bool, programs: bool) -> Iterable[Variant]:
     """Variants whose models are of use here, each once: models that were trained to be int8 are made for one kind of
-    sums."""
+    sums, and where ``programs`` are needed they cannot be had from their files."""
     variants = [item.variant for item in origin.measurements if sums_alike or not item.variant.training]
-    return dict.fromkeys(other for item in variants for other in (item, _twin(item)))
+    found = dict.fromkeys(other for item in variants for other in (item, _twin(item)))
+    if not programs:
+        return found
+    folders = {item: origin.store.model_folder(item.model_digest) for item in found}
+    return [item for item in found if not item.training or (folders[item] / PROGRAM_FILE).is_file()]
 
 
 def _twin(variant: Variant) -> Variant:

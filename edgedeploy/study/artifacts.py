@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedeploy.files import PARTIAL_PREFIX, parsed, write_json
-from edgedeploy.records.artifact import MANIFEST, Artifact
+from edgedeploy.records.artifact import CALIBRATED_RANGES, MANIFEST, Artifact
 from edgedeploy.study.reading import FAULTS, fault, read_record
 from edgedeploy.study.whole import sha256_now
 
@@ -53,6 +53,15 @@ def adopt_manifest(folder: Path) -> None:
         if not (folder / MANIFEST).exists():
             write_json(folder / MANIFEST, parsed(older.read_bytes()))
         older.unlink()
+
+
+def range_notes(artifact: Artifact) -> tuple[str, ...]:
+    """How many ranges of a model that was trained to be int8 are none that it has learned, as a note."""
+    count = str(dict(artifact.settings).get(CALIBRATED_RANGES, "0"))
+    if not count.isdigit() or int(count) == 0:
+        return ()
+    what = "1 range is" if int(count) == 1 else f"{int(count)} ranges are"
+    return (f"{what} calibrated: outputs of layers that training leaves in float, where the target's int8 has none",)
 
 
 def forget_artifact(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import new_folder, read_json, write_atomic
 from edgedeploy.interfaces.target import Target
 from edgedeploy.interfaces.task import (
+    Array,
     Case,
     ReadyMade,
     Recoverable,
@@ -36,6 +37,7 @@ from edgedeploy.interfaces.task import (
     baseline_arch,
     is_trained,
 )
+from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.layer_times import LayerTimes
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.storage import storage_of
@@ -231,9 +233,14 @@ class Modeller:
         samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self.golden]
         reference = export_reference(model, specs, part / "reference.onnx", samples=samples)
         save_weights(model, part / WEIGHTS)
+        self._export_program(model, specs, part, samples)
+        write_reference(reference, part)
+
+    def _export_program(
+        self, model: Any, specs: tuple[TensorSpec, ...], part: Path, samples: Sequence[Mapping[str, Array]]
+    ) -> None:
         if any(isinstance(target, FromProgram) for target in self._targets.values()):
             export_program(model, specs, part / PROGRAM_FILE, samples[0])
-        write_reference(reference, part)
 
     def _further(self, variant: Variant, times: LayerTimes | None = None) -> Further | None:
         """How a variant on a rung is trained from the model of the rung below, or on the lowest one from what is cut out of
@@ -291,8 +298,9 @@ class Modeller:
             )
         with self._account.phase("build"), new_folder(folder) as part:
             specs = self.task.input_specs(**variant.arch_kwargs)
-            samples = (inputs_of(self.task, case, variant.arch_kwargs) for case in self.golden)
+            samples = [inputs_of(self.task, case, variant.arch_kwargs) for case in self.golden]
             reference = export_quantized(model, specs, part / "reference.onnx", samples=samples)
+            self._export_program(model, specs, part, samples)
             write_reports(reports, part)
             write_reference(reference, part)
 

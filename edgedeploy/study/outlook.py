@@ -12,6 +12,7 @@ from edgedeploy.interfaces.scores import metrics_of
 from edgedeploy.interfaces.task import ReadyMade, Task, baseline_arch, can_recover, is_trained
 from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Variant
+from edgedeploy.reference.program import FromProgram
 from edgedeploy.search.warmstart import WarmStart
 from edgedeploy.spec.boards import BoardTable
 from edgedeploy.spec.source import SpecSource
@@ -166,7 +167,8 @@ def _warm(
     if origin is None:
         record = warm_start(begun, spec, ready.space, directions, lambda variant: {}) if begun else None
         return record, (), NOTHING_TAKEN
-    models = models_to_take(origin, all(origin.sums_as(info) for _, info in ready.boards))
+    programs = any(isinstance(target, FromProgram) for target in ready.targets.values())
+    models = models_to_take(origin, all(origin.sums_as(info) for _, info in ready.boards), programs)
     warm, line = begins_from(origin, spec, ready.space, directions, models)
     return warm, (line,), Taken(origin.name, flaw_of(origin.store.baseline_weights) == "", models)
 

@@ -66,6 +66,15 @@ LOG: Final = logging.getLogger(__name__)
 FROM_WIDER: Final = "from_wider"
 """Key of ``study.json``: whether trainings start from wider models."""
 
+LITERT: Final = "litert"
+LITERT_TRAINED: Final = "litert_takes_trained"
+"""Key of ``study.json``: whether LiteRT takes models that are trained to be int8, as it does in folders of today."""
+
+CALIBRATED_THERE: Final = (
+    "on LiteRT int8 is calibrated here, also where training is qat: this folder, or the one that it starts from, was "
+    "begun before LiteRT took models that are trained to be int8; a study in a new --out that starts from none has them"
+)
+
 RECORDED_PACKAGES: Final = (
     "torch",
     "onnx",
@@ -108,12 +117,24 @@ class Ready:
 
     def as_begun(self, study: Mapping[str, Any] | None, times: LayerTimes | None = None) -> Ready:
         """As a folder goes on that was begun with this ``study.json``, or starts from one; None for a new one. In older
-        folders no training started from a wider model, and variants keep the digests that they have there. ``times`` are
-        the layer times in that folder."""
-        found = replace(self, space=with_times(self.space, times))
-        if study is None or study.get(FROM_WIDER) or not self.space.choices.from_wider:
-            return found
-        return replace(found, space=replace(found.space, choices=replace(found.space.choices, from_wider=False)))
+        folders no training started from a wider model, and LiteRT had calibrated int8 where others had trained int8:
+        variants keep the digests that they have there. ``times`` are the layer times in that folder."""
+        space = with_times(self.space, times)
+        if study is None:
+            return replace(self, space=space)
+        choices, notes = space.choices, self.notes
+        if not study.get(FROM_WIDER):
+            choices = replace(choices, from_wider=False)
+        if not study.get(LITERT_TRAINED) and LITERT in choices.trained:
+            choices = replace(choices, trained=tuple(name for name in choices.trained if name != LITERT))
+            if "qat" in self.space.parameters.get("training", ()):
+                notes = (*notes, CALIBRATED_THERE)
+        return replace(self, space=replace(space, choices=choices), notes=notes)
+
+    @property
+    def litert_takes_trained(self) -> bool:
+        """What :data:`LITERT_TRAINED` is of a folder that begins with this."""
+        return LITERT not in self.space.targets or LITERT in self.space.choices.trained
 
 
 def prepare(
@@ -322,8 +343,8 @@ def _check_training(spec: StudySpec, source: SpecSource, task: Task, chosen: Seq
             remedy += f". Or give the task {', '.join(RECOVERY_MEMBERS)}: its own fit cannot train with quantizers"
         raise source.error("space.training", f'"qat" trains the model, but {found} no training', remedy)
     if not any(isinstance(target, TakesQuantized) and target.takes_quantized for target in chosen):
-        found = '"qat" gives quantized ONNX, and every target of this study quantizes by itself only'
-        raise source.error("space.training", found, "Remove it, or add the target onnxruntime or openvino")
+        found = '"qat" gives a quantized model, and every target of this study quantizes by itself only'
+        raise source.error("space.training", found, "Remove it, or add the target onnxruntime, openvino or litert")
 
 
 def open_and_probe(table: BoardTable, sessions: Sequence[PackedSession]) -> tuple[Board, BoardInfo]:

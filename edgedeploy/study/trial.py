@@ -45,6 +45,7 @@ from edgedeploy.search.outcomes import MEASURE, NETWORK
 from edgedeploy.spec.goals import named_constraints
 from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import Account
+from edgedeploy.study.artifacts import range_notes
 from edgedeploy.study.disk import raise_if_of_the_disk
 from edgedeploy.study.inputs import InputSet, Rivals
 from edgedeploy.study.known import Known
@@ -361,7 +362,7 @@ class Trials:
             weight_bits=self.bench.weight_bits(variant),
             notes=(
                 *(*self.marks, *self.bench.start_notes(variant), *memory_notes(raw.environment)),
-                *lease_notes(raw.environment),
+                *(*lease_notes(raw.environment), *range_notes(artifact)),
                 *self._parity_notes(parity, scores.metrics),
                 *((images.text(variant.image_codec or "not coded"),) if images is not None else ()),
             ),

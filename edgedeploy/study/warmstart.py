@@ -19,6 +19,7 @@ from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import Direction
 from edgedeploy.records.variant import Variant
+from edgedeploy.reference.program import FromProgram
 from edgedeploy.search.space import Space
 from edgedeploy.search.warmstart import Predicted, Trained, WarmStart
 from edgedeploy.spec.source import SpecSource
@@ -63,6 +64,7 @@ def take_over(
         targets={name for name, target in targets.items() if not isinstance(target, FitsBoard)},
         sums_alike=origin.sums_as(board),
         same_tools=alike(origin.study.get("versions") or {}, tools),
+        programs=any(isinstance(target, FromProgram) for target in targets.values()),
         tell=told.append,
     )
     objectives = [objective.metric for objective in spec.objectives]

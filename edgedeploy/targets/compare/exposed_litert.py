@@ -32,6 +32,10 @@ _IMAGES: Final = ("Conv", "ConvTranspose")
 """Operators whose channels come first in the reference and last in the file."""
 
 
+_PAIR: Final = ("QuantizeLinear", "DequantizeLinear")
+"""Between a layer and its activation in a reference that was trained to be int8; both with one scale."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """A tensor of the file. ``turned`` is the reference's shape when the file has the channels last."""
@@ -129,6 +133,9 @@ def _behind(source: Any, node: Any, activation: Sequence[str]) -> str:
         if len(readers) != 1:
             return str(node.output[0])
         after = readers[0]
+        if left and after.op_type in _PAIR:
+            node = after
+            continue
         added = after.op_type == "Add" and any(name in constant for name in after.input)
         if not (added or after.op_type == "BatchNormalization" or after.op_type in left):
             return str(node.output[0])

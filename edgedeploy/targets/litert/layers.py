@@ -18,6 +18,7 @@ from edgedeploy.interfaces.task import Array
 from edgedeploy.records.precision import Assignment, PrecisionPlan, assign
 from edgedeploy.reference.layers import layers_of, name_nodes, weights_of
 from edgedeploy.reference.masks import ScoreStep, is_mask, masking
+from edgedeploy.reference.quantized import plain_weights
 from edgedeploy.reference.skips import Step, untouched
 from edgedeploy.reference.weights import numbers, same
 from edgedeploy.runtime.sessions.litert.operators import COMPUTE_OPERATORS
@@ -74,7 +75,8 @@ class LayerPlan:
 
 
 def find_layers(plan: PrecisionPlan, base: str, reference: Path, floating: Path) -> LayerPlan:
-    """Apply ``plan``, which names nodes of ``reference``, to the converted float model ``floating``.
+    """Apply ``plan``, which names nodes of ``reference``, to the converted model ``floating``. It is a float one, or was
+    trained to be int8: then so is the reference.
 
     Raises ``BuildError`` for a rule that fits no layer, ``Unsupported`` for a layer that cannot be found in the file.
     """
@@ -82,6 +84,7 @@ def find_layers(plan: PrecisionPlan, base: str, reference: Path, floating: Path)
 
     model = onnx.load(str(reference))
     name_nodes(model)
+    plain_weights(model)
     assignment = assign(plan, layers_of(model), base)
     weights = {name: found for name, found in weights_of(model).items() if name in assignment.weighted}
     operations = tuple(
@@ -186,5 +189,11 @@ def _scopes(interpreter: Any) -> list[str]:
 
 
 def _constant(interpreter: Any, index: int, made: set[int]) -> Array:
-    values = np.empty(0, np.float32) if index in made else interpreter.get_tensor(index)
+    if index in made:
+        return numbers(np.empty(0, np.float32))
+    values, details = interpreter.get_tensor(index), interpreter._get_tensor_details(index, 0)
+    scales, axis = (details["quantization_parameters"][name] for name in ("scales", "quantized_dimension"))
+    if values.dtype == np.int8 and len(scales):
+        shape = [-1 if dim == axis and len(scales) > 1 else 1 for dim in range(values.ndim)]
+        values = values * scales.reshape(shape)
     return numbers(values)

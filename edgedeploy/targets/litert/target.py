@@ -5,6 +5,7 @@ No recipe is the best everywhere, so each is a separate precision for the search
 
 - ``int8``: one scale per output channel of a weight, and asymmetric activations whose ranges are chosen by trying
   (:mod:`.ranges`). The file's inputs and outputs stay float unless ``integer_io`` is set.
+  A model that was trained to be int8 keeps its learned scales (:mod:`.trained`).
 - ``int8-dynamic``: the same weights, no calibration; kernels quantize their input at each query.
 - ``float16``: half the file size; a CPU without float16 arithmetic widens the weights at load and computes in float32.
 """
@@ -69,6 +70,7 @@ class LiteRtTarget:
     quantizers: Mapping[str, tuple[str, ...]] = {"ai-edge-quantizer": CALIBRATIONS}
     extra = "litert"
     from_program = True
+    takes_quantized = True
 
     def __init__(self, *, integer_io: bool = False) -> None:
         self._integer_io = integer_io
@@ -84,7 +86,9 @@ class LiteRtTarget:
             _refuse_early(request)
             with TemporaryDirectory(dir=scratch) as desk:
                 keep = None
-                if request.program is None:
+                if request.quantized:
+                    source = _trained_program(request)
+                elif request.program is None:
                     source, versions["onnx2tf"] = from_onnx.convert(request, Path(desk))
                     del versions["litert-torch"]
                 else:
@@ -101,6 +105,7 @@ class LiteRtTarget:
                     integer_io=self._integer_io,
                     calibrator=request.calibrator,
                     keep=None if keep == source else keep,
+                    quantized=request.quantized,
                 )
                 return _run_tool(job, _cases(request, job.calibrated), Path(desk))
 
@@ -113,6 +118,16 @@ def _converted(program: Path, request: BuildRequest, versions: Mapping[str, str]
     edges = [[spec.as_json() for spec in specs] for specs in (request.inputs, request.outputs)]
     name = digest_of([sha256_file(program), edges, versions["litert-torch"], LAYOUT])[:16]
     return program.with_name(f"{CONVERTED}{name}.tflite")
+
+
+def _trained_program(request: BuildRequest) -> Path:
+    """The torch program of a model that was trained to be int8. Raises ``Unsupported`` without one: there is no way to
+    LiteRT that keeps the scales of an ONNX file."""
+    if request.program is None:
+        asked = f"{request.reference.name}, which was trained to be int8, in LiteRT"
+        found = "its scales are taken from torch's program, which is not there: it is a tile, or the ONNX file alone"
+        raise Unsupported(asked, found, "Search training = ['ptq'] for it")
+    return request.program
 
 
 def _is_whole(kept: Path) -> bool:

@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
@@ -25,7 +25,7 @@ from edgedeploy import errors
 from edgedeploy.errors import BuildError, EdgeDeployError, ParityError, Unsupported
 from edgedeploy.files import write_atomic, write_json
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.artifact import TensorSpec, random_feed
+from edgedeploy.records.artifact import CALIBRATED_RANGES, TensorSpec, random_feed
 from edgedeploy.records.precision import CALIBRATED, PrecisionPlan
 from edgedeploy.reference.calling import flat_tensors
 from edgedeploy.reference.export import describe, run_reference
@@ -35,6 +35,7 @@ from edgedeploy.reference.translate import first_line, translated
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sessions.litert.session import LAYERS, LiteRtSession, open_model
 from edgedeploy.targets.common import check_outputs
+from edgedeploy.targets.litert.integers import finished
 from edgedeploy.targets.litert.layers import LayerPlan, find_layers, input_skips, masked
 from edgedeploy.targets.litert.ranges import Ranges, Run, choose, watch
 from edgedeploy.targets.litert.signature import nameless, repaired
@@ -46,7 +47,8 @@ _END: Final = b"\x00"
 @dataclass(frozen=True)
 class ToolJob:
     """A build for the child process. ``source`` is torch's exported program (.pt2) or an already converted float model
-    (.tflite); ``keep`` is where to store the converted float model for further builds."""
+    (.tflite); ``keep`` is where to store the converted float model for further builds. ``quantized``: the program and
+    the reference were trained to be int8."""
 
     source: Path
     reference: Path
@@ -58,6 +60,7 @@ class ToolJob:
     integer_io: bool
     calibrator: str = ""
     keep: Path | None = None
+    quantized: bool = False
 
     @property
     def calibrated(self) -> bool:
@@ -76,6 +79,7 @@ class ToolJob:
             "integer_io": self.integer_io,
             "calibrator": self.calibrator,
             "keep": None if self.keep is None else str(self.keep),
+            "quantized": self.quantized,
         }
 
     @classmethod
@@ -91,6 +95,7 @@ class ToolJob:
             integer_io=bool(data["integer_io"]),
             calibrator=str(data["calibrator"]),
             keep=None if data["keep"] is None else Path(data["keep"]),
+            quantized=bool(data["quantized"]),
         )
 
 
@@ -128,7 +133,8 @@ def error_of(report: Mapping[str, Any]) -> Exception:
 def main(job_path: str, result_path: str) -> int:
     job = ToolJob.from_json(json.loads(Path(job_path).read_text(encoding="utf-8")))
     try:
-        report: dict[str, Any] = {"settings": dict(make(job, read_cases(sys.stdin.buffer, job.inputs)))}
+        built = make_trained if job.quantized else make
+        report: dict[str, Any] = {"settings": dict(built(job, read_cases(sys.stdin.buffer, job.inputs)))}
     except EdgeDeployError as exc:
         report = exc.as_json()
     except OSError as exc:
@@ -148,7 +154,7 @@ def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
     else:
         convert_program(job, floating, feed)
     layers = find_layers(job.plan, job.precision, job.reference, floating)
-    settings = {**_hold_against_reference(job, floating, feed), LAYERS: json.dumps(layers.names)}
+    settings = {**_hold_against_reference(job, floating, feed, "float32"), LAYERS: json.dumps(layers.names)}
     if job.keep is not None:
         with suppress(OSError):  # the next build converts again
             write_atomic(job.keep, floating.read_bytes())
@@ -169,17 +175,59 @@ def make(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
 
 def convert_program(job: ToolJob, path: Path, feed: Mapping[str, Array]) -> None:
     """Convert torch's program, traced on ``feed``, to a float model whose inputs and outputs have the reference's names."""
+    module = _program(job)
+    with translated("conversion by litert-torch", "Replace the operator it names", Unsupported):
+        import litert_torch
+
+        named, arguments = _named(module, job), dict(zip(_names(job), _tensors(job, feed), strict=True))
+        litert_torch.convert(named, sample_kwargs=arguments).export(str(path))
+
+
+def make_trained(job: ToolJob, cases: Iterator[dict[str, Array]]) -> Mapping[str, str]:
+    """Convert a program that was trained to be int8, with its scales; compare the file with the reference, run it once.
+    Returns the session's settings."""
+    from edgedeploy.targets.litert.trained import with_scales
+
+    feed = next(cases)  # whoever builds int8 has sent one
+    module = _program(job)
+    scales = with_scales(module, (_tensors(job, case) for case in chain([feed], cases)))
+    with translated("conversion of trained int8 by litert-torch", "Search training = ['ptq'] for LiteRT", Unsupported):
+        import litert_torch
+        from litert_torch.quantize import pt2e_quantizer, quant_config
+
+        recipe = pt2e_quantizer.get_symmetric_quantization_config(
+            is_per_channel=True
+        )  # read for its being static alone
+        static = quant_config.QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(recipe))
+        named, arguments = _named(module, job), dict(zip(_names(job), _tensors(job, feed), strict=True))
+        litert_torch.convert(named, sample_kwargs=arguments, quant_config=static).export(str(job.output))
+        job.output.write_bytes(nameless(finished(job.output.read_bytes(), scales, integer_io=job.integer_io)))
+    layers = find_layers(job.plan, job.precision, job.reference, job.output)
+    layout = _hold_against_reference(job, job.output, feed, job.precision)
+    settings = {**layout, LAYERS: json.dumps(layers.names), CALIBRATED_RANGES: str(len(scales.calibrated))}
+    _prove(job, feed, settings)
+    return settings
+
+
+def _program(job: ToolJob) -> Any:
+    """The program of the job as a module."""
     import torch
 
     with translated(f"{job.source.name} as a torch program", "Remove the model's folder from the store"):
         program = torch.export.load(job.source)
         make_contiguous(program)  # older versions saved programs without doing so
-    with translated("conversion by litert-torch", "Replace the operator it names", Unsupported):
-        import litert_torch
+        return program.module()
 
-        arguments = {spec.name: torch.from_numpy(np.array(feed[spec.name])) for spec in job.inputs}
-        module = _named(program.module(), job)
-        litert_torch.convert(module, sample_kwargs=arguments).export(str(path))
+
+def _names(job: ToolJob) -> list[str]:
+    return [spec.name for spec in job.inputs]
+
+
+def _tensors(job: ToolJob, feed: Mapping[str, Array]) -> list[Any]:
+    """The inputs of one case in the order of the specs."""
+    import torch
+
+    return [torch.from_numpy(np.array(feed[name])) for name in _names(job)]
 
 
 def _named(program: Any, job: ToolJob) -> Any:
@@ -266,13 +314,15 @@ RECIPES: Final[Mapping[str, Callable[[Any, str], None]]] = {
 }
 
 
-def _hold_against_reference(job: ToolJob, floating: Path, feed: dict[str, Array]) -> Mapping[str, str]:
-    """Compare the converted float model with the reference: the converter may have changed the model or the order of an
-    output's dimensions. Returns the session settings that restore the reference's order of each output's dimensions."""
+def _hold_against_reference(job: ToolJob, made: Path, feed: dict[str, Array], precision: str) -> Mapping[str, str]:
+    """Compare the converted model, which is in ``precision``, with the reference: the converter may have changed the
+    model or the order of an output's dimensions. Returns the session settings that restore the reference's order of
+    each output's dimensions."""
     what = "the converted model"
     with translated(f"{what} in LiteRT", "Try another target", Unsupported):
-        found = _session(floating, {}).run(feed)
-    expected = run_reference(describe(job.reference, own=True), feed)  # the target has already checked it
+        found = _session(made, {}).run(feed)
+    reference = replace(describe(job.reference, own=True), quantized=job.quantized)  # the target has already checked it
+    expected = run_reference(reference, feed)
     settings: dict[str, str] = {}
     for spec in job.outputs:
         if spec.name in found and (order := _order(found[spec.name], expected[spec.name])) is not None:
@@ -280,7 +330,7 @@ def _hold_against_reference(job: ToolJob, floating: Path, feed: dict[str, Array]
             found[spec.name] = np.transpose(found[spec.name], order)
     check_outputs(what, found, job.outputs)
     try:
-        check_parity(expected, {spec.name: found[spec.name] for spec in job.outputs}, "float32")
+        check_parity(expected, {spec.name: found[spec.name] for spec in job.outputs}, precision)
     except ParityError as exc:
         raise BuildError(f"conversion of {job.source.name}", exc.found, "The converter changed the model") from exc
     return settings

@@ -16,6 +16,7 @@ from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import TrainRecipe
 from edgedeploy.reference.export import run_reference
+from edgedeploy.reference.program import PROGRAM_FILE, export_program
 from edgedeploy.reference.quantized import export_quantized
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.litert.target import LiteRtTarget
@@ -105,7 +106,9 @@ class Shades:
         return nn.functional.l1_loss(outputs, target)
 
 
-@pytest.mark.parametrize("target", [OnnxRuntimeTarget(), OpenVinoTarget()], ids=lambda target: target.name)
+@pytest.mark.parametrize(
+    "target", [OnnxRuntimeTarget(), OpenVinoTarget(), LiteRtTarget()], ids=lambda target: target.name
+)
 def test_a_network_that_is_trained_to_be_int8(target: Target, tmp_path: Path) -> None:
     class Denoised(nn.Module):
         def __init__(self) -> None:
@@ -121,7 +124,8 @@ def test_a_network_that_is_trained_to_be_int8(target: Target, tmp_path: Path) ->
     reference = export_quantized(trained, (IMAGE,), tmp_path / "reference.onnx")
     feeds = list(models.shades())
     edges = reference.inputs, reference.outputs
-    request = BuildRequest(reference.path, *edges, "int8", lambda: iter(feeds), quantized=True)
+    export_program(trained, (IMAGE,), program := tmp_path / PROGRAM_FILE, feeds[0])
+    request = BuildRequest(reference.path, *edges, "int8", lambda: iter(feeds), program=program, quantized=True)
     session = built(target, request, tmp_path / "built")
     (output,) = (spec.name for spec in reference.outputs)
     for feed in feeds[:3]:

@@ -73,6 +73,67 @@ def test_trained_int8_is_searched_beside_calibrated_int8(study: Path, tmp_path: 
     assert sum("qat" in text for text in trainings) == 1, "a resumed study trains nothing again"
 
 
+def test_litert_measures_what_was_trained(study: Path, tmp_path: Path) -> None:
+    """Its trained int8 is a variant of its own, from the training that other targets share."""
+    study.write_text(study.read_text().replace('"onnxruntime", "openvino"]', '"onnxruntime", "litert"]'))
+    out, told = tmp_path / "out", list[str]()
+
+    def hear(event: Any) -> None:
+        told.append(event.text)
+
+    options = edgedeploy.RunOptions(out=out, board="here", confirm=False)
+    edgedeploy.load_study(study).run(options, observer=hear)
+    store = Store(out)
+    assert not store.failures()
+    by_recipe = {(item.variant.target, item.variant.recipe): item for item in store.measurements()}
+    assert set(by_recipe) == {
+        (target, recipe) for target in ("onnxruntime", "litert") for recipe in ("float32", "int8", "int8 qat")
+    }
+    trained, calibrated = by_recipe["litert", "int8 qat"], by_recipe["litert", "int8"]
+    assert trained.candidate.executed == {"int8": 3}
+    shared = by_recipe["onnxruntime", "int8 qat"].artifact
+    assert trained.artifact.reference_sha256 == shared.reference_sha256 != calibrated.artifact.reference_sha256
+    assert trained.artifact.digest != calibrated.artifact.digest
+    assert trained.parity["worst_rel_l2"] < 0.1
+    assert trained.metrics["correct"] >= calibrated.metrics["correct"] - 0.1
+    assert any(note.startswith("1 range is calibrated") for note in trained.notes), "of the last layer's output"
+    assert not any("calibrated" in note for note in calibrated.notes)
+    assert sum(" qat" in text and "epoch" in text for text in told) == 1, told
+    told_layers = CliRunner().invoke(app, ["debug", str(out), "--variant", trained.variant.digest, "--json"])
+    assert told_layers.exit_code == 0, told_layers.output
+    assert len(json.loads(told_layers.output)["layers"]) == 3
+
+
+def test_a_folder_of_before_keeps_calibrated_int8_on_litert(study: Path, tmp_path: Path) -> None:
+    """Its `study.json` lacks the key: what it measured stays what a proposal stands for, and nothing is measured anew."""
+    study.write_text(study.read_text().replace('"onnxruntime", "openvino"]', '"litert"]'))
+    text = study.read_text()
+    study.write_text(text.replace('training = ["ptq", "qat"]', 'training = ["ptq"]'))
+    out, told = tmp_path / "out", list[str]()
+    options = edgedeploy.RunOptions(out=out, board="here", confirm=False)
+    edgedeploy.load_study(study).run(options)
+    before = {item.variant.digest for item in Store(out).measurements()}
+    as_before(out, text)
+    study.write_text(text)
+
+    def hear(event: Any) -> None:
+        told.append(event.text)
+
+    edgedeploy.load_study(study).run(
+        edgedeploy.RunOptions(out=out, board="here", confirm=False, resume=True), observer=hear
+    )
+    assert {item.variant.digest for item in Store(out).measurements()} == before
+    assert any("begun before LiteRT took models" in text for text in told)
+
+
+def as_before(out: Path, text: str) -> None:
+    """Make a folder what an older version had left of a study file that names both trainings."""
+    kept = json.loads((out / "study.json").read_text())
+    assert kept.pop("litert_takes_trained") is True
+    (out / "study.json").write_text(json.dumps({**kept, "spec_digest": "of another version"}))
+    (out / "study.toml").write_text(text)
+
+
 def test_a_plan_keeps_layers_of_a_trained_model_in_float(study: Path, tmp_path: Path) -> None:
     text = study.read_text().replace(
         'training = ["ptq", "qat"]', 'training = ["qat"]\nplan = ["none", "head", "wrong"]'

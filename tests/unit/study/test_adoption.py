@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import made_up
 import pytest
@@ -18,7 +19,8 @@ from edgedeploy.records.layer_times import LayerTimes, TimedLayer
 from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Variant
 from edgedeploy.reference.export import describe
-from edgedeploy.study.adoption import Adopted, adopt, alike
+from edgedeploy.reference.program import PROGRAM_FILE
+from edgedeploy.study.adoption import Adopted, adopt, alike, models_to_take
 from edgedeploy.study.elastic import CUTS, is_whole
 from edgedeploy.study.layout import LAYER_TIMES
 from edgedeploy.study.models import WEIGHTS, write_reference
@@ -112,6 +114,17 @@ def test_the_layer_times_that_name_models_come_with_them(origin: Origin) -> None
 def test_what_is_made_for_one_way_of_adding_int8_products_stays(origin: Origin) -> None:
     found, _ = take(origin, sums_alike=False)
     assert found == Adopted(frozenset({FLOAT.model_digest}), frozenset({FLOAT.artifact_folder()}))
+
+
+def test_a_trained_int8_model_without_torchs_program_stays_where_a_target_needs_one(origin: Origin) -> None:
+    """It cannot be had from the ONNX file, and another training would be another model."""
+    store = Store(origin.store.root.with_name("second"))
+    asked: dict[str, Any] = {"targets": {"onnxruntime"}, "sums_alike": True, "same_tools": True}
+    found = adopt(origin, store, **asked, programs=True, tell=lambda text: None)
+    assert found.models == models_to_take(origin, True, programs=True) == {FLOAT.model_digest}
+    assert TRAINED.artifact_folder() not in found.artifacts
+    (origin.store.model_folder(TRAINED.model_digest) / PROGRAM_FILE).write_bytes(b"a program")
+    assert TRAINED.model_digest in adopt(origin, store, **asked, programs=True, tell=lambda text: None).models
 
 
 def test_boards_with_and_without_vnni_do_not_add_alike(origin: Origin) -> None:

@@ -206,3 +206,25 @@ def test_folders_of_before_go_on_as_they_began() -> None:
     assert ready.as_begun(None).space.variant(narrow).from_wider
     assert ready.as_begun({"from_wider": True}).space.variant(narrow).from_wider
     assert not ready.as_begun({}).space.variant(narrow).from_wider
+
+
+def test_in_folders_of_before_litert_has_no_trained_int8() -> None:
+    choices = Choices(trained=("litert", "onnxruntime"), from_wider=True)
+    precisions = {"litert": ("float32", "int8"), "onnxruntime": ("float32", "int8")}
+    space = Space(tuple(precisions), {"training": ("ptq", "qat")}, ARCH, precisions, 1, choices)
+    nothing: Any = None
+    ready = Ready(nothing, {}, (), None, space, (), (), ())
+    asked = {"precision": "int8", "training": "qat"}
+    today = {"from_wider": True, "litert_takes_trained": True}
+    for study in (None, today):
+        assert ready.as_begun(study).space.variant({**asked, "target": "litert"}).training == "qat"
+        assert ready.as_begun(study).litert_takes_trained and not ready.as_begun(study).notes
+    older = ready.as_begun({"from_wider": True})
+    assert older.space.variant({**asked, "target": "litert"}) == ready.space.variant(
+        {"precision": "int8", "target": "litert"}
+    )
+    assert older.space.variant({**asked, "target": "onnxruntime"}).training == "qat"
+    assert not older.litert_takes_trained, "a study that starts from such a folder goes on as it"
+    assert len(older.notes) == 1 and "LiteRT" in older.notes[0]
+    without = replace(ready, space=replace(space, targets=("onnxruntime",), choices=Choices(trained=("onnxruntime",))))
+    assert without.as_begun(None).litert_takes_trained and without.as_begun({}).litert_takes_trained
