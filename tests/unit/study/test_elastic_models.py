@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from levels_task import ARCH, LeveledEdges
 from made_up_study import ONE_TRIAL, new_store
 from mixed_blocks import MixerTask
 
+from edgedeploy.compress import training
 from edgedeploy.compress.model import Further
 from edgedeploy.errors import OutOfTime, SpecError, Unsupported
 from edgedeploy.files import read_json
@@ -68,6 +70,14 @@ def modeller(
         out_of_time=out_of_time,
         rungs=rungs,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told_between_epochs_alone() -> Iterator[None]:
+    """On a busy machine an epoch takes longer than a training stays silent, and would be counted twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "TELL_EVERY_S", math.inf)
+        yield
 
 
 @pytest.fixture(scope="module")
