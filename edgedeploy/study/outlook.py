@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from edgedeploy.spec.study import StudySpec
 from edgedeploy.study.account import EVALUATION_PHASES, summarise
 from edgedeploy.study.adoption import models_to_take
 from edgedeploy.study.clusters import UNKNOWN, Clusters, clusters_of
-from edgedeploy.study.layer_times import kept_times, with_times
+from edgedeploy.study.layer_times import kept_times
 from edgedeploy.study.models import RECORD
 from edgedeploy.study.origin import Origin
 from edgedeploy.study.power import Power, lost_share_line, powers_of
@@ -134,8 +134,8 @@ def outlook(
     task = ready.task if ready else load_task(spec.task.model_dump(), source.path.resolve().parent)
     sources = task_sources(spec.task.model_dump(), source.path.resolve().parent)
     origin = origin_of(spec, source, task, sources, store or Store(default_folder(spec)), measured=bool(measured))
-    if ready and origin:
-        ready = replace(ready, space=with_times(ready.space, origin.layer_times))
+    if ready and origin and not begun:
+        ready = ready.as_begun(origin.study, origin.layer_times)
     clusters = clusters_of(task)
     baselines = _baselines(spec, task, ready)
     metrics = spec.metric_table(metrics_of(task))

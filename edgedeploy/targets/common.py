@@ -29,7 +29,7 @@ from edgedeploy.interfaces.target import (
 )
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact, TensorSpec, random_feed
-from edgedeploy.records.precision import AS_GIVEN
+from edgedeploy.records.precision import AS_GIVEN, CALIBRATED
 from edgedeploy.reference.parity import TOLERANCE
 from edgedeploy.runtime.files import sha256_file
 from edgedeploy.runtime.sensors.probe import isa_here
@@ -154,6 +154,11 @@ def calibration_feeds(request: BuildRequest) -> Iterator[dict[str, Array]]:
         for spec in request.inputs:
             _check_feed(index, spec, feed)
         yield {spec.name: feed[spec.name] for spec in request.inputs}
+
+
+def calibrates(request: BuildRequest) -> bool:
+    """Whether ranges of the artifact come from calibration cases. A quantized reference has its own."""
+    return not request.quantized and any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
 
 
 def first_feed(request: BuildRequest) -> dict[str, Array]:

@@ -23,14 +23,22 @@ from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.interfaces.task import Array
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, Int8Scheme
+from edgedeploy.records.precision import AS_GIVEN, Int8Scheme
 from edgedeploy.reference.batches import open_batch
 from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.external import copy
 from edgedeploy.reference.quantized import unsigned_activations
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import check_batch, check_outputs, first_feed, look_for, probe_feed, staged_artifact
+from edgedeploy.targets.common import (
+    calibrates,
+    check_batch,
+    check_outputs,
+    first_feed,
+    look_for,
+    probe_feed,
+    staged_artifact,
+)
 from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, Ranges, write_narrow
 from edgedeploy.targets.onnxruntime.smooth import PRODUCTS_ALONE, SMOOTH
 
@@ -87,8 +95,7 @@ class OnnxRuntimeTarget:
         def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
             path = scratch / ENTRY
             settings: Mapping[str, str] = QUANTIZED_SETTINGS if request.quantized else {}
-            calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
-            feed = first_feed(request) if calibrated and ranges is None else probe_feed(request)
+            feed = first_feed(request) if calibrates(request) and ranges is None else probe_feed(request)
             if request.quantized:
                 _write_unsigned(request.reference, path)
             elif request.precision in ("float32", AS_GIVEN) and not request.plan.rules:

@@ -22,7 +22,7 @@ from edgedeploy.errors import Unsupported
 from edgedeploy.interfaces.ability import INT8_DOT_PRODUCTS, Demand
 from edgedeploy.interfaces.target import BuildRequest, Readiness
 from edgedeploy.records.artifact import Artifact
-from edgedeploy.records.precision import AS_GIVEN, CALIBRATED, NARROW, WEIGHTS_ONLY, Int8Scheme, assign
+from edgedeploy.records.precision import AS_GIVEN, NARROW, WEIGHTS_ONLY, Int8Scheme, assign
 from edgedeploy.reference.batches import open_model_batch
 from edgedeploy.reference.external import save, weights_file
 from edgedeploy.reference.layers import check_alive, check_followed, layers_of, name_nodes
@@ -30,7 +30,15 @@ from edgedeploy.reference.safety_child import outline
 from edgedeploy.reference.skips import input_skips
 from edgedeploy.reference.translate import nodes_named, translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
-from edgedeploy.targets.common import check_batch, check_outputs, first_feed, look_for, probe_feed, staged_artifact
+from edgedeploy.targets.common import (
+    calibrates,
+    check_batch,
+    check_outputs,
+    first_feed,
+    look_for,
+    probe_feed,
+    staged_artifact,
+)
 from edgedeploy.targets.openvino.compact import save_compact
 from edgedeploy.targets.openvino.constants import narrow_weights
 from edgedeploy.targets.openvino.layers import label_operations, name_ranges
@@ -98,7 +106,7 @@ class OpenVinoTarget:
 
         def write(scratch: Path, versions: dict[str, str]) -> Mapping[str, str]:
             settings = {"INFERENCE_PRECISION_HINT": _float_hint(request)}
-            if any(name in CALIBRATED for name in (request.precision, *request.plan.precisions)):
+            if calibrates(request):
                 first_feed(request)
             path = scratch / ENTRY
             _write(request, path)

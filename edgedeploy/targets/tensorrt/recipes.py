@@ -20,14 +20,14 @@ from typing import Any, Final
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Array
-from edgedeploy.records.precision import CALIBRATED, Assignment, assign
+from edgedeploy.records.precision import Assignment, assign
 from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.external import require_in_one_file
 from edgedeploy.reference.graph import opset_of
 from edgedeploy.reference.layers import WEIGHTED_OPERATORS, check_followed, fused_from, layers_of, name_nodes
 from edgedeploy.reference.parity import compare, within
 from edgedeploy.reference.translate import translated
-from edgedeploy.targets.common import check_outputs, first_feed, probe_feed
+from edgedeploy.targets.common import calibrates, check_outputs, first_feed, probe_feed
 from edgedeploy.targets.onnxruntime.quantize import Scheme, eight_bits, narrow_nodes
 from edgedeploy.targets.tensorrt.graphview import GraphView
 from edgedeploy.targets.tensorrt.halves import HALVES, half_nodes, narrow_floats, nodes_in_halves, widened
@@ -62,8 +62,7 @@ def write_model(request: BuildRequest, path: Path) -> None:
     ``DataError``."""
     import onnx
 
-    calibrated = any(name in CALIBRATED for name in (request.precision, *request.plan.precisions))
-    feed = first_feed(request) if calibrated else probe_feed(request)
+    feed = first_feed(request) if calibrates(request) else probe_feed(request)
     lowered = path.with_name("source.onnx")
     _lower(request, lowered)
     source = onnx.load(str(lowered))

@@ -213,6 +213,18 @@ def test_two_builds_are_one_artifact(make: type[Target], trained: Callable[[str]
     assert first.digest == second.digest
 
 
+@each_target
+def test_ranges_that_were_learned_need_no_calibration_cases(
+    make: type[Target], trained: Callable[[str], Trained], tmp_path: Path
+) -> None:
+    _, reference = trained("unet")
+    none = request(reference, calibration=lambda: iter(()))
+    with_one, without = (
+        make().build(asked, tmp_path / name) for name, asked in (("one", request(reference)), ("none", none))
+    )
+    assert without.digest == with_one.digest
+
+
 def test_a_smaller_file_than_the_float_one(trained: Callable[[str], Trained], plain: Reference) -> None:
     _, reference = trained("unet-resize")
     assert reference.path.stat().st_size < 0.6 * plain.path.stat().st_size

@@ -97,6 +97,14 @@ def test_a_board_that_runs_with_other_threads_tries_what_is_trained_too(first: P
     assert weights(out) == weights(first / "first") and not [text for text in said if text.startswith("training")]
 
 
+def test_a_plan_starts_from_another_study_as_a_run_does(tmp_path: Path) -> None:
+    always_pruned = ("[space]\n", "[recovery]\nfrom_wider = false\n\n[space]\n")
+    run(squares_study(tmp_path, *CHANGES, always_pruned), tmp_path / "first", "here")
+    planned = edgedeploy.load_study(squares_study(tmp_path, *CHANGES, START)).plan(tmp_path / "new", board="second")
+    times = {item.phase: item.times for item in planned.times}
+    assert times["training of variants"] == 0, "its models begin as those of the other study did"
+
+
 def test_a_plan_lists_first_what_is_trained_and_counts_no_training_that_falls_away(first: Path) -> None:
     def planned(*changes: tuple[str, str]) -> tuple[tuple[str, ...], dict[str, int | None]]:
         study = squares_study(first, *CHANGES, *changes)
