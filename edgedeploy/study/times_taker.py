@@ -111,6 +111,7 @@ def _is_both_sides(measured: Measurement) -> bool:
 def _by_module(profile: Profile, owners: Mapping[str, str]) -> dict[str, int]:
     spent: dict[str, int] = {}
     for row in profile.layers:
-        if row.source in owners:
-            spent[owners[row.source]] = spent.get(owners[row.source], 0) + row.ns
+        owner = owners.get(row.source) if row.source else None
+        if owner is not None:
+            spent[owner] = spent.get(owner, 0) + row.ns
     return spent
