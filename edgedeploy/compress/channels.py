@@ -128,7 +128,7 @@ def importance(shares: Mapping[Any, Share], widths: Mapping[Any, int]) -> Callab
     def of(group: Any) -> torch.Tensor:
         share = shares.get(group[0].dep.target.module)
         given = share.importance if share is not None else ()
-        found = torch.tensor(given) if given else magnitude(group)
+        found: Any = torch.tensor(given) if given else magnitude(group)
         return found if found is None else _in_parts(found, group, widths)
 
     return of
