@@ -117,7 +117,7 @@ def channel_groups(
     return found
 
 
-def importance(shares: Mapping[Any, Share], widths: Mapping[Any, int]) -> Callable[[Any], torch.Tensor]:
+def importance(shares: Mapping[Any, Share], widths: Mapping[Any, int]) -> Callable[[Any], torch.Tensor | None]:
     """The importance of a group's channels for torch-pruning: what its share says, else the L2 magnitude of its weights.
     Where layers write parts of a group (a depthwise layer reads them concatenated), those in ``widths`` keep so many."""
     import torch
@@ -125,7 +125,7 @@ def importance(shares: Mapping[Any, Share], widths: Mapping[Any, int]) -> Callab
 
     magnitude = tp.importance.GroupMagnitudeImportance(p=2)
 
-    def of(group: Any) -> torch.Tensor:
+    def of(group: Any) -> torch.Tensor | None:
         share = shares.get(group[0].dep.target.module)
         given = share.importance if share is not None else ()
         found: Any = torch.tensor(given) if given else magnitude(group)
