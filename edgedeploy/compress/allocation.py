@@ -72,6 +72,7 @@ class Share:
 
 
 NO_SHARES: Final[Mapping[str, Share]] = {}
+NO_WIDTHS: Final[Mapping[str, int]] = {}
 
 
 def share_of(kept: int, channels: int, importance: tuple[float, ...] = ()) -> Share:

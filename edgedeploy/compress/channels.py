@@ -117,16 +117,32 @@ def channel_groups(
     return found
 
 
-def importance(shares: Mapping[Any, Share]) -> Callable[[Any], torch.Tensor]:
-    """The importance of a group's channels for torch-pruning: what its share says, else the L2 magnitude of its weights."""
+def importance(shares: Mapping[Any, Share], widths: Mapping[Any, int]) -> Callable[[Any], torch.Tensor | None]:
+    """The importance of a group's channels for torch-pruning: what its share says, else the L2 magnitude of its weights.
+    Where layers write parts of a group (a depthwise layer reads them concatenated), those in ``widths`` keep so many."""
     import torch
     import torch_pruning as tp
 
     magnitude = tp.importance.GroupMagnitudeImportance(p=2)
 
-    def of(group: Any) -> torch.Tensor:
+    def of(group: Any) -> torch.Tensor | None:
         share = shares.get(group[0].dep.target.module)
         given = share.importance if share is not None else ()
-        return torch.tensor(given) if given else magnitude(group)
+        found: Any = torch.tensor(given) if given else magnitude(group)
+        return found if found is None else _in_parts(found, group, widths)
 
     return of
+
+
+def _in_parts(found: torch.Tensor, group: Any, widths: Mapping[Any, int]) -> torch.Tensor:
+    """``found`` with the most important channels of each part before all others, as many as its layer keeps."""
+    told = found.clone()
+    for item in group:
+        kept = widths.get(item.dep.target.module)
+        writes = group._DG.is_out_channel_pruning_fn(item.dep.handler)
+        if kept is None or not writes or len(item.idxs) >= len(group[0].idxs):
+            continue
+        part = found.new_tensor(item.root_idxs).long()
+        first = part[found[part].argsort(descending=True, stable=True)[:kept]]
+        told[first] = found[first] + found.max() + 1.0
+    return told

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from edgedeploy.compress.allocation import NO_SHARES, Sensitivity, Share, share_of, spread
+from edgedeploy.compress.allocation import NO_SHARES, NO_WIDTHS, Sensitivity, Share, share_of, spread
 from edgedeploy.compress.channels import channel_groups, importance, layer_costs
 from edgedeploy.errors import BuildError, SpecError, Unsupported
 from edgedeploy.reference.calling import call, flat_tensors, map_tensors, plain_model
@@ -91,7 +91,7 @@ def prune(
             told = {name: count for name, count in (widths or {}).items() if count != uniform[name]}
             shares = {name: share_of(count, full[name]) for name, count in told.items()}
         pruned = copied(whole)
-        _cut(pruned, inputs, width, kept, shares)
+        _cut(pruned, inputs, width, kept, shares, widths)
     found = _output_shapes(pruned, inputs, width)
     if found != shapes:
         asked = f"output shapes {shapes} after pruning to width {width:g}"
@@ -162,11 +162,16 @@ def _leaf_ids(parents: Sequence[Any]) -> Iterator[int]:
 
 
 def _cut(
-    model: nn.Module, inputs: Any, width: float, kept: Sequence[str], shares: Mapping[str, Share] | None = None
+    model: nn.Module,
+    inputs: Any,
+    width: float,
+    kept: Sequence[str],
+    shares: Mapping[str, Share] | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> None:
-    """Prune in place; ``shares`` say of the layers they name what stays instead of ``width``. Raises ``Unsupported`` with
-    torch-pruning's reason."""
-    with _pruner(model, inputs, width, kept, {**_least(model, width), **(shares or {})}) as pruner:
+    """Prune in place; ``shares`` say of the layers they name what stays instead of ``width``, and ``widths`` how a group is
+    divided that several layers write parts of. Raises ``Unsupported`` with torch-pruning's reason."""
+    with _pruner(model, inputs, width, kept, {**_least(model, width), **(shares or {})}, widths or {}) as pruner:
         pruner.step()
     model.zero_grad(set_to_none=True)
 
@@ -217,7 +222,12 @@ def _broken_by(
 
 @contextmanager
 def _pruner(
-    model: nn.Module, inputs: Any, width: float, kept: Sequence[str], shares: Mapping[str, Share] = NO_SHARES
+    model: nn.Module,
+    inputs: Any,
+    width: float,
+    kept: Sequence[str],
+    shares: Mapping[str, Share] = NO_SHARES,
+    widths: Mapping[str, int] = NO_WIDTHS,
 ) -> Iterator[Any]:
     import torch
     import torch_pruning as tp
@@ -232,7 +242,10 @@ def _pruner(
                 pruner = tp.pruner.BasePruner(
                     model,
                     inputs,
-                    importance=importance({layers[name]: share for name, share in shares.items()}),
+                    importance=importance(
+                        {layers[name]: share for name, share in shares.items()},
+                        {layers[name]: count for name, count in widths.items()},
+                    ),
                     pruning_ratio=1.0 - width,
                     pruning_ratio_dict={layers[name]: 1.0 - share.kept for name, share in shares.items()},
                     ignored_layers=[layers[name] for name in kept],

@@ -13,6 +13,7 @@ from edgedeploy.interfaces.task import Task
 from edgedeploy.records.layer_times import LayerTimes, TimedLayer
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.variant import BY_TIME, Variant
+from edgedeploy.reference.calling import plain_model
 from edgedeploy.reference.export import Reference
 from edgedeploy.reference.modules import modules_of
 from edgedeploy.reference.weights import numbers
@@ -75,7 +76,7 @@ class TimesTaker:
     def _from(self, measured: Measurement, profiles: Sequence[Profile]) -> LayerTimes | None:
         """Of several processes that ran the artifact the least time of each layer: what else a machine does, and where a
         process has its memory, makes single layers several times as slow in one of them."""
-        variant, model = measured.variant, self._model()
+        variant, model = measured.variant, plain_model(self._model())  # as it is pruned
         layers = layer_costs(model, one_case(self._task, variant.arch_kwargs), "compute")
         owners = modules_of(
             self._reference(variant).path,
@@ -111,6 +112,7 @@ def _is_both_sides(measured: Measurement) -> bool:
 def _by_module(profile: Profile, owners: Mapping[str, str]) -> dict[str, int]:
     spent: dict[str, int] = {}
     for row in profile.layers:
-        if row.source in owners:
-            spent[owners[row.source]] = spent.get(owners[row.source], 0) + row.ns
+        owner = owners.get(row.source) if row.source else None
+        if owner is not None:
+            spent[owner] = spent.get(owner, 0) + row.ns
     return spent

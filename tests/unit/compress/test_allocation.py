@@ -214,6 +214,32 @@ def test_depthwise_and_grouped_layers_are_counted(cost: Allocation) -> None:
     }
 
 
+class Joined(nn.Module):
+    """A depthwise layer that reads what two layers write: their channels are ranked together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(1, 32, 3, padding=1)
+        self.depthwise, self.mix = nn.Conv2d(64, 64, 3, padding=1, groups=64), nn.Conv2d(64, 32, 1)
+        self.score = nn.Conv2d(32, 2, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        value = self.depthwise(torch.cat([self.left(image), self.right(image)], 1))
+        out: torch.Tensor = self.score(torch.relu(self.mix(value)))
+        return out
+
+
+def test_widths_tell_how_channels_that_are_ranked_together_were_divided() -> None:
+    torch.manual_seed(0)
+    model, inputs = Joined().eval(), {"image": torch.zeros(1, 1, 8, 8)}
+    left_first = torch.cat([torch.full((4, 32), 3.0), torch.ones(4, 32)], 1)
+    gates = {"depthwise": left_first, "mix": left_first, "score": torch.ones(4, 32)}
+    pruned = prune(model, inputs, 0.5, sensitivity=Sensitivity("compute", gates))
+    widths = channel_widths(pruned)
+    assert widths["left"] == 32 > widths["right"], "which magnitudes would not give"
+    assert channel_widths(prune(model, inputs, 0.5, widths=widths)) == widths
+
+
 LAYERS = {"shallow": LayerCost(1, 16, 160.0), "deep": LayerCost(16, 32, 40.0), "head": LayerCost(32, 2, 4.0)}
 
 
