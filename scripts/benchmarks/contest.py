@@ -13,14 +13,13 @@ goes on; what ran while something else used the machine is scored again.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks import PAGES, parser_of
-from benchmarks.contest_kit.checkpoint import Source, train_once
+from benchmarks.contest_kit.checkpoint import Source, shared_images, train_once
 from benchmarks.contest_kit.contestants import make_tools
 from benchmarks.contest_kit.entries import Entry, Missing, made_s, tools_entries
 from benchmarks.contest_kit.ours import MINUTES, STUDY, ours_entries, search, searched
@@ -35,13 +34,12 @@ from edgedeploy.records.board import BoardInfo
 EXTRAS: Final = ("study", "litert")
 
 PAGE: Final = PAGES / "contest.md"
-DATA: Final = "data/usgra-seg/dataset"
 
 
 def main(argv: Sequence[str]) -> int:
     parser = parser_of("contest", __doc__)
     text = "the data set's folder, with images/, masks/ and test/ (EDGEDEPLOY_SHARED's)"
-    parser.add_argument("--data", type=Path, default=_shared(), help=text)
+    parser.add_argument("--data", type=Path, default=shared_images(), help=text)
     parser.add_argument("--out", type=Path, default=Path("studies/contest"), help="(studies/contest)")
     parser.add_argument("--side", choices=("tools", "ours"), help="make and score one side alone")
     parser.add_argument("--score-only", action="store_true", help="make nothing, score what is there")
@@ -70,11 +68,6 @@ def main(argv: Sequence[str]) -> int:
     if given.write:
         write_atomic(given.write, text.encode())
     return int(given.check and not all(bar.holds for bar in found))
-
-
-def _shared() -> Path | None:
-    shared = os.environ.get("EDGEDEPLOY_SHARED")
-    return Path(shared) / DATA if shared else None
 
 
 def _make(source: Source, side: str | None, study: Path, minutes: float) -> None:

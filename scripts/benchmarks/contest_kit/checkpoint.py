@@ -24,6 +24,13 @@ from edgedeploy.runtime.files import sha256_file
 CHECKPOINT: Final = "checkpoint.pt"
 TOLD: Final = "checkpoint.json"
 HALF_TRAINED: Final = "half-trained.pt"
+DATA: Final = "data/usgra-seg/dataset"
+
+
+def shared_images() -> Path | None:
+    """The data set's folder below EDGEDEPLOY_SHARED, where that is set."""
+    shared = os.environ.get("EDGEDEPLOY_SHARED")
+    return Path(shared) / DATA if shared else None
 
 
 @dataclass(frozen=True)
