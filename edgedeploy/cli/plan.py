@@ -111,6 +111,8 @@ def _show_tried(found: Any) -> None:
     _say(f"First: {', '.join(tried.seeds[:MOST_NAMED])}{more}.")
     for line in tried.left_out:
         _say(f"Left out: {line}")
+    for line in tried.later:
+        _say(f"Made later: {line}")
 
 
 def _show_times(found: Any) -> None:

@@ -4,7 +4,8 @@ The rules are the strictest of ONNX Runtime, OpenVINO and TensorRT together:
 
 - symmetric int8 with zero point 0, and no other quantization operators;
 - weights with one scale per output channel, as int8 constants with a DequantizeLinear;
-- float biases without a pair (TensorRT refuses int32 biases, the others quantize them themselves);
+- float biases without a pair (TensorRT refuses int32 biases, the others quantize them themselves, ONNX Runtime unless
+  it has to leave float layers alone: :func:`integer_biases`);
 - activations with one scale.
 
 Exceptions for what runtimes were seen to run (ONNX Runtime 1.32, OpenVINO 2026.4):
@@ -146,6 +147,36 @@ def unsigned_activations(model: Any) -> None:
     for node in model.graph.node:
         if node.output[0] in quantized or (node.op_type == DEQUANTIZE and node.input[0] in quantized):
             node.input[2] = "unsigned_zero_point"
+    _drop_unused(model)
+
+
+def integer_biases(model: Any) -> None:
+    """Write the biases of integer convolutions as int32 by the scales beside them, in place, as a runtime would."""
+    import onnx
+
+    constants = _constants(model)
+    dequantized = {node.output[0]: node for node in model.graph.node if node.op_type == DEQUANTIZE}
+    nodes = []
+    for node in model.graph.node:
+        sides = [dequantized[name] for name in node.input[:2] if name in dequantized]
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.input) > 2 and len(sides) == 2:
+            bias, *scales = (_values(constants[name]) for name in (node.input[2], *(side.input[1] for side in sides)))
+            if scales[1].size not in (
+                1,
+                bias.size,
+            ):  # a grouped transposed convolution, whose scales are of a group's outputs
+                scales[1] = np.tile(scales[1], bias.size // scales[1].size)
+            scale = np.broadcast_to(np.float32(scales[0]) * scales[1].astype(np.float32), bias.shape)
+            limits = np.iinfo(np.int32)
+            whole = np.clip(np.rint(bias / scale.astype(np.float64)), limits.min, limits.max).astype(np.int32)
+            name = f"{node.name}_integer_bias"
+            own = {f"{name}_steps": whole, f"{name}_scale": scale, f"{name}_zero": np.zeros(bias.shape, np.int32)}
+            model.graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in own.items())
+            nodes.append(onnx.helper.make_node(DEQUANTIZE, list(own), [name], name=name, axis=0))
+            node.input[2] = name
+        nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     _drop_unused(model)
 
 

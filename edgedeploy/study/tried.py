@@ -44,7 +44,8 @@ class Tried:
     """``combinations`` of parameters stand for ``variants``, each once; ``whole`` is False where there are too many to be
     counted, and ``kinds`` are those of a sample then. ``budget`` of them are evaluated at most, ``done`` are already, and
     ``seeds`` come first: baselines, the user's own points, and what is good for most models. ``models`` have to be made in
-    training for all of them; ``left_out`` says what is not tried, and why."""
+    training for all of them; ``left_out`` says what is not tried, and why, ``later`` what is tried but made first of what
+    the search has measured."""
 
     combinations: int
     variants: int
@@ -55,6 +56,7 @@ class Tried:
     kinds: tuple[Kind, ...]
     models: tuple[str, ...]
     left_out: tuple[str, ...]
+    later: tuple[str, ...]
 
     @property
     def to_do(self) -> int:
@@ -71,6 +73,7 @@ class Tried:
             "seeds": list(self.seeds),
             "kinds": [kind.as_json() for kind in self.kinds],
             "left_out": list(self.left_out),
+            "later": list(self.later),
         }
 
 
@@ -100,7 +103,8 @@ def tried_by(
         tuple(seeds),
         _kinds(found.variants),
         tuple(digest for digest in models if digest not in untouched),
-        (*ready.left_out, *_pointless(space), *merged, *_forbidden(space, found, forbidden), *_made_later(spec)),
+        (*ready.left_out, *_pointless(space), *merged, *_forbidden(space, found, forbidden)),
+        tuple(_made_later(spec)),
     )
 
 

@@ -12,10 +12,13 @@ from typing import Any, Final, Protocol
 from torch import nn
 
 from edgedeploy.compress.shrink.moments import Feeds, Moment, moments_of
-from edgedeploy.compress.shrink.parts import Stack
+from edgedeploy.compress.shrink.parts import LEAST_LINEARS, Stack
 from edgedeploy.errors import Unsupported
 
-NO_BLOCKS: Final = "the network has no list of two or more blocks that give tokens of the shape they take"
+NO_BLOCKS: Final = (
+    f"the network has no list of two or more blocks of {LEAST_LINEARS} or more linear layers each that give tokens of the "
+    "shape they take"
+)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,10 @@ _KERNEL_TIME = "_kernel_time"
 _REWRITTEN = re.compile(r"(_token_\d+|_nchwc)+$")
 """Suffix that graph rewriting adds to a name. Without it, the name is that of the node or of its output tensor."""
 
+_FUSED = re.compile(r"^fused |(_token_\d+|_nchwc|/\w+Fusion/?)+$")
+"""What a fusion adds to the name of the node that it began with: ``fused linear``, ``linear/MatMulAddFusion``. A node of the
+file may have such a name of its own."""
+
 _TOO_NEW = (
     ("ONNX IR version", re.compile(r"model IR version: (\d+), max supported IR version: (\d+)")),
     ("operator set", re.compile(r"Opset (\d+) is under development.* is till opset (\d+)", re.DOTALL)),
@@ -183,9 +187,9 @@ def layers_from_profile(events: list[Any]) -> list[dict[str, Any]]:
         name = title[: -len(_KERNEL_TIME)]
         operator = str(event["args"].get("op_name", ""))
         device = str(event["args"].get("provider", ""))
-        source = _REWRITTEN.sub("", name)
+        sources = list(dict.fromkeys((_REWRITTEN.sub("", name), _FUSED.sub("", name))))
         found.setdefault(
-            name, {"name": name, "operator": operator, "kernel": operator, "device": device, "sources": [source]}
+            name, {"name": name, "operator": operator, "kernel": operator, "device": device, "sources": sources}
         )
         times_us.setdefault(name, []).append(int(event["dur"]))
     return [{**layer, "ns": _steady_ns(times_us[name])} for name, layer in found.items()]

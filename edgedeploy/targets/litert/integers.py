@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgedeploy.errors import BuildError
+from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.interfaces.task import Array
 from edgedeploy.reference.weights import numbers, same
 
@@ -25,12 +25,14 @@ NEAR: Final = 1e-3
 
 
 def finished(converted: bytes, scales: Scales, *, integer_io: bool) -> bytes:
-    """The converter's file with all that follows done. Raises what :func:`check_scales` raises."""
+    """The converter's file with all that follows done. Raises what :func:`check_scales` and
+    :func:`check_weights` raise."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(converted))
     narrow_transposed(model, scales.weights)
     check_scales(model, scales)
+    check_weights(model, scales.weights)
     if not integer_io:
         float_edges(model)
     empty_unread(model)
@@ -128,6 +130,33 @@ def check_scales(model: Any, scales: Scales) -> None:
                 "a LiteRT file with the scales that training has learned",
                 f"the converter gave a tensor the scale {scale:g} and the zero point {zero}, which nobody learned",
                 "Search training = ['ptq'] for LiteRT",
+            )
+
+
+def check_weights(model: Any, weights: Sequence[Weights]) -> None:
+    """Every layer with int8 weights has those that training gave it: of a layer that stays in float between integer ones the
+    converter makes an integer layer by itself. Raises ``Unsupported``."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    kinds = schema.BuiltinOperator
+    layers = (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED, kinds.TRANSPOSE_CONV)
+    trained = [numbers(own.steps) for own in weights]
+    for operator in graph.operators:
+        if codes[operator.opcodeIndex] not in layers:
+            continue
+        tensor = graph.tensors[operator.inputs[1]]
+        data = model.buffers[tensor.buffer].data
+        if not _is_int8(tensor) or data is None or not len(data):
+            continue
+        held = numbers(np.frombuffer(bytes(bytearray(data)), np.int8))
+        if not any(np.array_equal(held, own) for own in trained):
+            shape = "x".join(str(int(size)) for size in tensor.shape)
+            raise Unsupported(
+                "a layer in float32 between layers that are trained to be int8",
+                f"LiteRT's converter makes the layer with {shape} weights int8 by itself",
+                "Search such a plan for other targets, or training = ['ptq'] for LiteRT",
             )
 
 

@@ -27,7 +27,7 @@ from edgedeploy.records.precision import AS_GIVEN, Int8Scheme
 from edgedeploy.reference.batches import open_batch
 from edgedeploy.reference.export import open_onnx
 from edgedeploy.reference.external import copy
-from edgedeploy.reference.quantized import unsigned_activations
+from edgedeploy.reference.quantized import integer_biases, unsigned_activations
 from edgedeploy.reference.translate import translated
 from edgedeploy.runtime.sessions.sources import BUILTIN
 from edgedeploy.targets.common import (
@@ -39,7 +39,7 @@ from edgedeploy.targets.common import (
     probe_feed,
     staged_artifact,
 )
-from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, Ranges, write_narrow
+from edgedeploy.targets.onnxruntime.quantize import CALIBRATIONS, Ranges, settings_of, write_narrow
 from edgedeploy.targets.onnxruntime.smooth import PRODUCTS_ALONE, SMOOTH
 
 ENTRY: Final = "model.onnx"
@@ -97,7 +97,7 @@ class OnnxRuntimeTarget:
             settings: Mapping[str, str] = QUANTIZED_SETTINGS if request.quantized else {}
             feed = first_feed(request) if calibrates(request) and ranges is None else probe_feed(request)
             if request.quantized:
-                _write_unsigned(request.reference, path)
+                settings = _both(settings, _write_unsigned(request.reference, path))
             elif request.precision in ("float32", AS_GIVEN) and not request.plan.rules:
                 copy(request.reference, path)
             else:
@@ -110,12 +110,22 @@ class OnnxRuntimeTarget:
         return staged_artifact(self, request, folder, ENTRY, write)
 
 
-def _write_unsigned(reference: Path, path: Path) -> None:
+def _write_unsigned(reference: Path, path: Path) -> Mapping[str, str]:
+    """The session settings that layers which stay float between int8 ones need: with these the runtime rounds no bias."""
     import onnx
 
     model = onnx.load(str(reference))
     unsigned_activations(model)
+    settings = settings_of(model)
+    if settings:
+        integer_biases(model)
     onnx.save(model, str(path))
+    return settings
+
+
+def _both(some: Mapping[str, str], others: Mapping[str, str]) -> Mapping[str, str]:
+    """The settings of both; a key of both lists what either lists."""
+    return {**some, **{key: f"{some[key]};{value}" if key in some else value for key, value in others.items()}}
 
 
 def _prove(path: Path, request: BuildRequest, feed: dict[str, Array]) -> None:

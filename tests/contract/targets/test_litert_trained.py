@@ -248,6 +248,15 @@ class TestTrained:
         wanted = run_reference(trained.reference, feed)
         check_parity(wanted, session.run(feed), "int8")
 
+    def test_a_layer_that_the_converter_would_make_integer_by_itself_is_refused(self, tmp_path: Path) -> None:
+        """It had been int8 with weights of the converter's own, where the plan says float32."""
+        plain = export_reference(network("unet"), SPECS, tmp_path / "plain" / "float.onnx")
+        weighted = [layer.name for layer in layers_of(onnx.load(str(plain.path))) if layer.weighted]
+        model = quantized("unet", kept_float(PrecisionPlan.of({weighted[1]: "float32"}), "int8", plain.path))
+        trained = kept(model, SPECS, tmp_path / "mixed", next(pictures()))
+        with pytest.raises(Unsupported, match=r"makes the layer with .* weights int8 by itself"):
+            LiteRtTarget().build(trained.request(pictures), tmp_path / "built")
+
     def test_weights_of_seven_bits_keep_their_steps(self, tmp_path: Path) -> None:
         """A processor whose sums saturate has them trained so, and LiteRT takes the same model."""
         trained = of_network("resnet", tmp_path, weight_bits=7)

@@ -86,7 +86,7 @@ def test_the_layers_are_timed_once_and_the_variant_names_their_times(first: Path
     assert item.variant.layer_times == times.digest
     planned = edgedeploy.load_study(first / "study.toml").plan(first / "first", board="here").tried
     assert planned is not None and item.variant.model_digest in planned.models, "of the other target's variant"
-    assert any("widths by time follow the layer times of the baseline" in line for line in planned.left_out)
+    assert any("widths by time follow the layer times of the baseline" in line for line in planned.later)
     assert times.text[1:] in make_report(first / "first").read_text(encoding="utf-8")
 
 

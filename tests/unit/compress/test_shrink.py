@@ -241,9 +241,9 @@ CNN = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.F
     [
         ("heads", "no layer of the network is softmax self-attention"),
         ("mlp", "no features that two linear layers alone share"),
-        ("depth", "no list of two or more blocks"),
+        ("depth", "no list of two or more blocks of 3 or more linear layers each that give tokens"),
         ("rank", "no layer would multiply less"),
-        ("tokens", "no list of two or more blocks"),
+        ("tokens", "no list of two or more blocks of 3 or more linear layers each that give tokens"),
     ],
 )
 def test_a_network_that_has_none_of_it_is_refused(name: str, found: str) -> None:

@@ -30,6 +30,7 @@ from edgedeploy.reference.calling import call, flat_tensors, named_tensors
 from edgedeploy.reference.export import export_reference, run_reference
 from edgedeploy.reference.parity import check_parity
 from edgedeploy.reference.quantized import export_quantized
+from edgedeploy.reference.weights import numbers
 from edgedeploy.runtime.sessions.open import open_session
 from edgedeploy.targets.onnxruntime.target import OnnxRuntimeTarget
 from edgedeploy.targets.openvino.target import OpenVinoTarget
@@ -246,6 +247,26 @@ def test_volumes_are_trained_to_int8_and_run_in_it(target: Target, tmp_path: Pat
     artifact = target.build(request, tmp_path / "built")
     session = open_session(target.name, tmp_path / "built", artifact.entry, dict(artifact.settings), 1)
     assert session.executed() == {"int8": 2}
+    check_parity(run_reference(reference, feed), session.run(feed), "int8")
+
+
+def test_onnx_runtime_runs_a_layer_in_float_that_training_kept_so(tmp_path: Path) -> None:
+    """Between integer layers it made the layer int8 itself, as it does with calibrated files without the setting."""
+
+    def build() -> nn.Module:
+        layers = (nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+        return nn.Sequential(*layers).eval()
+
+    model, task = build(), Bright(build, networks.IMAGE)
+    recipe, kept = replace(RECIPE, epochs=1), {"middle": numbers(model[2].weight.detach().numpy())}
+    trained = train_quantized(model, task, networks.IMAGE, arch={}, teacher=model, recipe=recipe, kept_float=kept)
+    reference = export_quantized(trained, networks.IMAGE, tmp_path / "reference.onnx")
+    feed = random_feed(networks.IMAGE, seed=1)
+    edges = reference.inputs, reference.outputs
+    request = BuildRequest(reference.path, *edges, "int8", lambda: iter([feed]), quantized=True)
+    artifact = OnnxRuntimeTarget().build(request, tmp_path / "built")
+    session = open_session("onnxruntime", tmp_path / "built", artifact.entry, dict(artifact.settings), 1)
+    assert session.executed() == {"float32": 1, "int8": 2}
     check_parity(run_reference(reference, feed), session.run(feed), "int8")
 
 

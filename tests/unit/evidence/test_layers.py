@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import made_up
 import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edgedeploy.evidence.layers import beside, profile_of
 from edgedeploy.records.measurement import Measurement
+from edgedeploy.reference.layers import with_sources
 from edgedeploy.report.data import ReportData
 from edgedeploy.report.html import templates
 from edgedeploy.report.layers import layers_section
 from edgedeploy.runtime.agent.worker import Worker
 from edgedeploy.runtime.sessions.onnxruntime import layers_from_profile
+from edgedeploy.runtime.sessions.open import open_session
 
 
 def layer(name: str, source: str | None, ns: int, device: str = "GPU") -> dict[str, Any]:
@@ -88,6 +94,37 @@ def test_times_are_medians_without_the_first_run() -> None:
     assert layers_from_profile(events) == [
         {"name": "c_token_3", "operator": "Conv", "kernel": "Conv", "device": "P", "sources": ["c"], "ns": 20_000}
     ]
+
+
+@pytest.mark.parametrize("batch", [(2, 8), (1, 3, 8)], ids=["one product", "tokens"])
+def test_linear_layers_that_the_runtime_fuses_have_their_time(batch: tuple[int, ...], tmp_path: Path) -> None:
+    """They were "added by the runtime": ``fused product``, and ``product/MatMulAddFusion`` of every transformer."""
+    rng = np.random.default_rng(0)
+    constants = {"w": rng.standard_normal((8, 4)), "b": rng.standard_normal(4)}
+    flat = len(batch) == 2
+    first = (
+        [helper.make_node("Gemm", ["x", "w", "b"], ["s"], "product")]
+        if flat
+        else [
+            helper.make_node("MatMul", ["x", "w"], ["p"], "product"),
+            helper.make_node("Add", ["p", "b"], ["s"], "bias"),
+        ]
+    )
+    graph = helper.make_graph(
+        [*first, helper.make_node("Relu", ["s"], ["y"], "clip")],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, batch)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (*batch[:-1], 4))],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    path = tmp_path / "linear.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    session = open_session("onnxruntime", tmp_path, path.name, {}, 1)
+    feed = {"x": rng.standard_normal(batch).astype(np.float32)}
+    found = with_sources({"runs": 2, "layers": session.profile([feed, feed])}, path)
+    products = [layer for layer in found["layers"] if "Gemm" in layer["operator"] or "MatMul" in layer["operator"]]
+    assert [layer["source"] for layer in products] == ["product"], found
+    assert products[0]["name"] != "product", "it is fused, or nothing is shown here"
 
 
 def test_a_runtime_without_a_profiler_is_a_reason() -> None:

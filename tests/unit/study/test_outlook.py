@@ -167,6 +167,19 @@ def test_the_command_prints_tables_and_json(study: Path) -> None:
     assert data["clusters"]["groups"]["selection"] == 12
 
 
+def test_what_waits_for_a_measurement_is_not_said_to_be_left_out(study: Path) -> None:
+    """They are counted and tried: it was "Left out: widths by time follow ..."."""
+    study.write_text(
+        study.read_text().replace("[space]", '[space]\nallocation = ["uniform", "time"]\nplan = ["none", "auto:0.5"]')
+    )
+    found = load_study(study).plan()
+    assert found.tried is not None and len(found.tried.later) == 2
+    assert not {*found.tried.later} & {*found.tried.left_out}
+    shown = CliRunner().invoke(cli.app, ["plan", str(study)])
+    assert "\nMade later: widths by time follow the layer times of the baseline" in shown.stdout, shown.output
+    assert "\nMade later: plans of a budget (auto:0.5) count once each" in shown.stdout
+
+
 def test_no_more_are_evaluated_than_there_are(study: Path) -> None:
     study.write_text(study.read_text().replace("trials = 9", "trials = 99"))
     shown = CliRunner().invoke(cli.app, ["plan", str(study)])
