@@ -131,7 +131,7 @@ def plain_weights(model: Any) -> None:
             continue
         values, scale = (_values(constants[name]) for name in node.input[:2])
         axis = _attribute(node, "axis", 1)
-        found = _steps(values, scale, axis) if node.op_type == QUANTIZE else values * _along(scale, axis, values.ndim)
+        found = _steps(values, scale, axis) if node.op_type == QUANTIZE else values * along(scale, axis, values.ndim)
         model.graph.initializer.append(onnx.numpy_helper.from_array(found, node.output[0]))
         constants[node.output[0]] = model.graph.initializer[-1]
         model.graph.node.remove(node)
@@ -161,10 +161,7 @@ def integer_biases(model: Any) -> None:
         sides = [dequantized[name] for name in node.input[:2] if name in dequantized]
         if node.op_type in ("Conv", "ConvTranspose") and len(node.input) > 2 and len(sides) == 2:
             bias, *scales = (_values(constants[name]) for name in (node.input[2], *(side.input[1] for side in sides)))
-            if scales[1].size not in (
-                1,
-                bias.size,
-            ):  # a grouped transposed convolution, whose scales are of a group's outputs
+            if 1 < scales[1].size < bias.size:  # a grouped transposed convolution has those of a group
                 scales[1] = np.tile(scales[1], bias.size // scales[1].size)
             scale = np.broadcast_to(np.float32(scales[0]) * scales[1].astype(np.float32), bias.shape)
             limits = np.iinfo(np.int32)
@@ -247,11 +244,12 @@ def _readers(model: Any, node: Any) -> list[Any]:
 
 def _steps(values: Any, scale: Any, axis: int) -> Array:
     """ONNX's QuantizeLinear to int8 with zero point 0."""
-    return np.asarray(np.clip(np.rint(values / _along(scale, axis, values.ndim)), -128, 127), np.int8)
+    return np.asarray(np.clip(np.rint(values / along(scale, axis, values.ndim)), -128, 127), np.int8)
 
 
-def _along(scale: Any, axis: int, dims: int) -> Any:
-    """Scales in a shape that a tensor of ``dims`` dimensions is multiplied with."""
+def along(scale: Array, axis: int | None, dims: int) -> Array:
+    """Scales in a shape that a tensor of ``dims`` dimensions is multiplied with: one for each index along ``axis``, or one
+    for all."""
     return scale.reshape([-1 if dim == axis else 1 for dim in range(dims)]) if scale.ndim else scale
 
 

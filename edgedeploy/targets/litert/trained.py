@@ -21,6 +21,7 @@ import torch.ao.quantization.fx._decomposed  # registers the operators
 from torch import fx
 
 from edgedeploy.interfaces.task import Array
+from edgedeploy.reference.quantized import along
 
 QMIN: Final = -128
 QMAX: Final = 127
@@ -45,7 +46,7 @@ class Weights:
 
     @property
     def values(self) -> Array:
-        return np.multiply(self.steps, _along(self.scale, self.axis, self.steps.ndim), dtype=np.float32)
+        return np.multiply(self.steps, along(self.scale, self.axis, self.steps.ndim), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _baked(module: fx.GraphModule, node: fx.Node) -> Weights:
     scale = _tensor(module, node.args[1])
     axis = int(node.args[3]) if kind(node) == PER_CHANNEL else None  # type: ignore[arg-type]
     held = scale.double().numpy()
-    steps = np.clip(np.rint(weights.double().numpy() / _along(held, axis, weights.ndim)), QMIN, QMAX)
+    steps = np.clip(np.rint(weights.double().numpy() / along(held, axis, weights.ndim)), QMIN, QMAX)
     found = Weights(steps.astype(np.int8), np.asarray(scale.numpy()), axis)
     module.register_buffer(name := f"baked_{node.name}", torch.from_numpy(found.values))
     with module.graph.inserting_before(node):
@@ -182,7 +183,3 @@ def _tensor(module: fx.GraphModule, node: Any) -> torch.Tensor:
     owner, _, leaf = str(node.target).rpartition(".")
     found: torch.Tensor = getattr(module.get_submodule(owner), leaf)
     return found.detach()
-
-
-def _along(scale: Array, axis: int | None, dims: int) -> Array:
-    return scale if axis is None else scale.reshape([-1 if dim == axis else 1 for dim in range(dims)])
