@@ -28,8 +28,11 @@ _MAIN: Final = (
     "importlib.import_module(sys.argv[3]).main()"
 )
 
-TOLD: Final = struct.Struct("=i")
-"""The id of the process that looks, and then its exit status (negative: the signal that ended it)."""
+LOOKS: Final = struct.Struct("=i")
+"""The process that looks tells its id before it looks."""
+
+ENDED: Final = struct.Struct("=ii")
+"""Whoever waits for it tells its id and its exit status (negative: the signal that ended it)."""
 
 TAKEN_UP_S: Final = 60.0
 """A process that is ready tells within milliseconds who looks, and one that is started for it in seconds. Another one is
@@ -150,10 +153,10 @@ def _collected(
         for end in (out, err):  # what it wrote lies there: it has ended
             while end in waiting.get_map() and _read(end, got, waiting):
                 pass
-    if len(got[told]) < 2 * TOLD.size:
+    if len(got[told]) < ENDED.size:
         _end_look(got[told])
         return None
-    status = TOLD.unpack_from(got[told], TOLD.size)[0]
+    _, status = ENDED.unpack(got[told][-ENDED.size :])
     return subprocess.CompletedProcess([*argv], status, bytes(got[out]), bytes(got[err]))
 
 
@@ -180,9 +183,9 @@ def _ended_if_left(got: dict[int, bytearray], told: int) -> Iterator[None]:
 
 def _end_look(told: bytearray) -> None:
     """Where it is known who looks, and not that it has ended."""
-    if len(told) == TOLD.size:
+    if len(told) == LOOKS.size:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(TOLD.unpack(told)[0], signal.SIGKILL)
+            os.kill(LOOKS.unpack(told)[0], signal.SIGKILL)
 
 
 ready: Final = Ready()

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from edgedeploy.reference.ready import TOLD
+from edgedeploy.reference.ready import ENDED, LOOKS
 from edgedeploy.reference.safety import Limits, hold
 
 IDLE_S: Final = 60.0
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _keep(order: dict[str, Any], files: Sequence[int]) -> NoReturn:
-    """Start the look in another fork, and tell its id and how it ended."""
+    """Start the look in another fork, and tell how it ended."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         child = os.fork()
@@ -61,8 +61,7 @@ def _keep(order: dict[str, Any], files: Sequence[int]) -> NoReturn:
         *streams, told = files
         for end in streams:
             os.close(end)
-        os.write(told, TOLD.pack(child))
-        os.write(told, TOLD.pack(_ended(child, told)))
+        os.write(told, ENDED.pack(child, _ended(child, told)))
     finally:
         os._exit(0)
 
@@ -80,9 +79,11 @@ def _ended(child: int, told: int) -> int:
 
 
 def _look(order: dict[str, Any], files: Sequence[int]) -> NoReturn:
-    """As ``python -P ARGV...`` would, with the limits of the order."""
+    """As ``python -P ARGV...`` would, with the limits of the order. It tells its id first: one that nobody knows of could
+    not be ended, and where nobody is left who could be told it ends here."""
     status = 1
     try:
+        os.write(files[-1], LOOKS.pack(os.getpid()))
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         for number, end in enumerate(files[:3]):
             os.dup2(end, number)

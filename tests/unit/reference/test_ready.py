@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,6 +179,23 @@ def test_a_look_ends_with_whoever_asked_for_it() -> None:
         asker.kill()
         asker.wait()
     wait_for("all of them to be gone", lambda: all(map(has_ended, started)))
+
+
+def test_no_look_begins_where_whoever_asked_is_gone(ready: Ready) -> None:
+    """Killed before it was known who looks, they left a look that nobody would end."""
+    look(ready, "x = 1")
+    assert ready._server is not None
+    code = "import time; print('looks', flush=True); time.sleep(3000)"
+    order = json.dumps({"argv": ["-c", code], "limits": asdict(LIMITS), "environ": {**os.environ}})
+    (out, writing), (asked, told) = os.pipe(), os.pipe()
+    os.close(asked)
+    with Path(os.devnull).open("rb") as nothing:
+        socket.send_fds(ready._server.link, [order.encode()], [nothing.fileno(), writing, writing, told])
+    os.close(writing)
+    os.close(told)
+    with os.fdopen(out, "rb") as said:
+        assert select.select([said], [], [], 60.0)[0], "it goes on"
+        assert said.read1() == b"", "it has begun"
 
 
 def has_ended(pid: int) -> bool:
