@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -86,12 +87,12 @@ def _refusals() -> Iterator[None]:
 def _hold(serve: Callable[[], NoReturn]) -> None:
     """Run ``serve`` as the first process of new namespaces until stdin is closed."""
     asks, answers = os.pipe(), os.pipe()
-    child = os.fork()
+    this, child = os.getpid(), os.fork()
     if child == 0:
         os.close(asks[0])
         os.close(answers[1])
         with _refusals():
-            _inside(serve, asks[1], answers[0])
+            _inside(serve, asks[1], answers[0], this)
     os.close(asks[1])
     os.close(answers[0])
     if os.read(asks[0], 1):  # it is in its namespaces; only a process outside them may map their users
@@ -104,7 +105,7 @@ def _hold(serve: Callable[[], NoReturn]) -> None:
         pass
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, signal.SIGTERM)
         os.waitpid(child, 0)
 
 
@@ -116,18 +117,27 @@ def _status_of(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF
 
 
-def _inside(serve: Callable[[], NoReturn], ask: int, answer: int) -> NoReturn:
-    """The intermediate process: its child is the first process of the board, and dies with it."""
+def _inside(serve: Callable[[], NoReturn], ask: int, answer: int, parent: int) -> NoReturn:
+    """The intermediate process: its child is the first process of the board, and dies with it. Told to end, it ends that
+    one and waits for it: the kernel has ended all others of the board by then."""
     _check(_libc.unshare(_NEW_USER | _NEW_MOUNTS | _NEW_PIDS), "namespaces")
     os.write(ask, b"x")
     if not os.read(answer, 1):
         os._exit(1)
     _libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before this one could be told
+        os._exit(1)
+    lives, held = os.pipe()
     first = os.fork()
     if first == 0:
+        os.close(held)
         _libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        if select.select([lives], [], [], 0)[0]:  # nobody holds the other end: the parent, whom it cannot see, has died
+            os._exit(1)
+        os.close(lives)
         with _refusals():
             serve()
+    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(first, signal.SIGKILL))
     _end_as(first)
 
 

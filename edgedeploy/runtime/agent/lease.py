@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any
 
 from edgedeploy.runtime.agent.blobs import discard_parts
@@ -85,7 +86,8 @@ def _end_former_holder(root: Root, token: int) -> None:
     lease = read_json(root.lease) or {}
     holder = lease.get("holder", {})
     if lease.get("token") == token and is_alive(holder):
-        os.kill(int(holder["pid"]), signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(int(holder["pid"]), signal.SIGKILL)
 
 
 def _take(root: Root, owner: str, resume: int | None) -> dict[str, Any]:

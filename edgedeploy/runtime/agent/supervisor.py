@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,18 +56,26 @@ def start(root: Root, job_id: str, spec: Any, wanted: Mapping[str, int], cores: 
     write_json(folder / "job.json", spec)
     status = Status(folder, job)
     status.write("waiting")
-    if _detach(folder):
+    if _detach(folder, status):
         _supervise(root, job, folder, status, cores)
         os._exit(0)
     return {**answer, "started": True}
 
 
-def _detach(folder: Path) -> bool:
-    """Fork twice into a session of its own. True in the new process, whose output goes to the job's log."""
+def _detach(folder: Path, status: Status) -> bool:
+    """Fork twice into a session of its own. True in the new process, whose output goes to the job's log.
+
+    The other comes back once the status file names the new one: a job whose file names a command that has ended would be
+    taken for dead.
+    """
     sys.stdout.flush()
+    named, names = os.pipe()
     child = os.fork()
     if child:
+        os.close(names)
         os.waitpid(child, 0)
+        os.read(named, 1)  # until nobody holds the other end
+        os.close(named)
         return False
     os.setsid()
     if os.fork():
@@ -78,6 +86,10 @@ def _detach(folder: Path) -> bool:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir("/")
+    with suppress(OSError):  # a full disk is told when it is written again
+        status.write("waiting")
+    os.close(named)
+    os.close(names)
     return True
 
 
@@ -245,10 +257,11 @@ def job_status(root: Root, job_id: str) -> dict[str, Any]:
             "wait_ns": 0,
             "run_ns": 0,
         }
-    if status["state"] not in FINAL_STATES and not is_alive(status["supervisor"]):
+    while status["state"] not in FINAL_STATES and not is_alive(status["supervisor"]):
         again: dict[str, Any] = read_json(root.job(job_id) / "status.json") or status
-        if again["state"] in FINAL_STATES:  # it ended between the two looks
-            return again
+        if again != status:  # it ended, or another process took it over, between the two looks
+            status = again
+            continue
         if status["supervisor"]["boot_id"] != boot_id():
             return {**status, "state": "failed", "cause": "rebooted", "message": "the board has rebooted under the job"}
         return {**status, "state": "failed", "cause": "supervisor_died", "message": "its supervisor is gone"}

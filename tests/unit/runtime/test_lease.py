@@ -22,7 +22,7 @@ from edgedeploy.runtime.agent import lease
 from edgedeploy.runtime.agent.blobs import PART_PREFIX
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import Root, write_json
-from edgedeploy.runtime.processes import boot_id, identity
+from edgedeploy.runtime.processes import boot_id, identity, is_alive
 from edgedeploy.runtime.sensors import powermode
 
 JOB = "ab" * 16
@@ -246,6 +246,24 @@ def test_resuming_ends_the_holder_that_a_dead_connection_left(root: Root, restor
     assert os.waitstatus_to_exitcode(os.waitpid(left.pid, 0)[1]) == -signal.SIGKILL
     left.pid = 0
     left.end()
+    back.end()
+
+
+def test_resuming_a_lease_whose_holder_ends_just_then(
+    root: Root, restored: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does when the connection's end reaches it at last: it is there, and then there is nobody to end."""
+    left = Holder(root.folder, "me")
+    assert left.granted is not None
+
+    def alive(who: dict[str, Any]) -> bool:
+        found = is_alive(who)
+        left.close()
+        return found
+
+    monkeypatch.setattr(lease, "is_alive", alive)
+    back = Held(root, owner="me", wait_s=LONG_S, resume=left.granted["token"])
+    assert back.leases and back.leases[0]["token"] == left.granted["token"]
     back.end()
 
 
