@@ -60,13 +60,19 @@ def digest(folder):
     return total.hexdigest()
 
 def unpack(data):
-    import io, shutil, uuid, zipfile
+    import fcntl, io, shutil, uuid, zipfile
     part = path + ".part-" + uuid.uuid4().hex
     try:
         zipfile.ZipFile(io.BytesIO(data)).extractall(part)
+        alone = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            fcntl.flock(alone, fcntl.LOCK_EX)
+        except OSError:
+            pass
         if digest(part) == sha256 and digest(path) != sha256:
             shutil.rmtree(path, ignore_errors=True)
             os.replace(part, path)
+        os.close(alone)
     except zipfile.BadZipFile:
         pass
     finally:
@@ -85,9 +91,10 @@ print(json.dumps(answer))
 """.replace("OLDEST", str(OLDEST_PYTHON))
 ONE_LINE: Final = f"import base64; exec(base64.b64decode('{base64.b64encode(BOOTSTRAP.encode()).decode()}'))"
 """Any Python from 2.7 on can parse it: one that is too old for the agent says so, names those beside it that are not, and
-touches nothing. It unpacks the agent when it is sent along, and says whether the right one is there. The agent lies there
-as files and not as a zip, so that Python keeps its bytecode: compiling it anew cost each command 15 to 60 ms. csh takes no
-newline in an argument."""
+touches nothing. It unpacks the agent when it is sent along, and says whether the right one is there. Of two hosts that bring
+it at once one waits, where its file system has locks: it had removed what the other one had brought and used already. The
+agent lies there as files and not as a zip, so that Python keeps its bytecode: compiling it anew cost each command 15 to
+60 ms. csh takes no newline in an argument."""
 
 _OLDEST: Final = ".".join(str(part) for part in OLDEST_PYTHON)
 _NAME_ANOTHER: Final = (
