@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from board_kit import MACHINE_WAIT_S, need_sshd
@@ -30,6 +31,8 @@ from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.interfaces.board import Transport
 from edgedeploy.runtime.agent.claim import Claim
 from edgedeploy.runtime.processes import end_all_with_argument, start_ticks, with_argument
+
+Found = TypeVar("Found")
 
 _ANY = random.SystemRandom()
 """Test runs beside this one have networks of their own."""
@@ -51,12 +54,14 @@ def command(*argv: str | Path, input_text: str | None = None) -> None:
     subprocess.run([str(item) for item in argv], check=True, capture_output=True, text=True, input=input_text)
 
 
-def wait_for(what: str, condition: Callable[[], object], patience_s: float = 300.0) -> None:
-    """Look again and again. The patience is for a machine with much other work: it tells what hangs, not what is slow."""
+def wait_for(what: str, condition: Callable[[], Found], patience_s: float = 300.0) -> Found:
+    """Look again and again; what was found. The patience is for a machine with much other work: it tells what hangs, not
+    what is slow."""
     give_up_s = time.monotonic() + patience_s
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < give_up_s, f"waited {patience_s} s for {what}"
         time.sleep(0.02)
+    return found
 
 
 def local_board(
@@ -73,6 +78,25 @@ def inside(folder: Path, before: str) -> str:
     python.write_text(f'#!/bin/sh\n{before}\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     return str(python)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A board's Python whose jobs' workers wait until they are let go: what is to hit a job that runs hits it, however late
+    it comes."""
+
+    python: str
+    opened: Path
+
+    def open(self) -> None:
+        self.opened.touch()
+
+
+def gate(folder: Path, closed_while: str = "true") -> Gate:
+    """``closed_while`` is a condition of the shell: workers for which it is false do not wait."""
+    opened = folder / "let go"
+    waits = f"while [ ! -e '{opened}' ] && {closed_while}; do sleep 0.05; done"
+    return Gate(inside(folder, f'case " $* " in *" worker "*) {waits};; esac'), opened)
 
 
 @functools.cache
@@ -315,7 +339,7 @@ def cgroup_v1(controller: str) -> Iterator[Path]:
 
 def processes_after_kill(code: str, processes: Callable[[Path], list[int]]) -> list[int]:
     """Run Python ``code``, which prints its board's folder and waits, kill it, and see what is left of the board after at
-    most ten seconds."""
+    most a minute."""
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     folder = Path(process.stdout.readline().strip())
@@ -323,7 +347,7 @@ def processes_after_kill(code: str, processes: Callable[[Path], list[int]]) -> l
         assert processes(folder)
         process.kill()
         process.wait()
-        give_up_s = time.monotonic() + 10
+        give_up_s = time.monotonic() + 60
         while processes(folder) and time.monotonic() < give_up_s:
             time.sleep(0.05)
         return processes(folder)

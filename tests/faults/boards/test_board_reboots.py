@@ -243,11 +243,15 @@ def test_waiting_and_running_are_two_clocks(tmp_path: Path) -> None:
     """A job that waits for the machine uses up none of its own time."""
     plan = replace(LONG_ENOUGH, cold_starts=0, time_limit_s=20.0)
     board = local_board(tmp_path / "root")
-    with contextlib.ExitStack() as stack, board.session() as session:
-        stack.enter_context(machine_claimed())
-        threading.Timer(
-            4.0, stack.pop_all().close
-        ).start()  # the job comes to wait within three seconds, under load too
+    with contextlib.ExitStack() as claim, board.session() as session:
+        claim.enter_context(machine_claimed())
+
+        def let_go() -> None:
+            wait_for("the job to wait", lambda: [*(tmp_path / "root").glob("jobs/*/status.json")])
+            time.sleep(1.5)
+            claim.close()
+
+        threading.Thread(target=let_go).start()
         started_ns = time.monotonic_ns()
         phases_ns = session.measure(make_job(tmp_path / "job", plan=plan), tmp_path).phases_ns
         spent_ns = time.monotonic_ns() - started_ns

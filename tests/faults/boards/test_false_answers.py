@@ -74,8 +74,7 @@ def test_supervisor_that_stops_is_given_up_and_ended(tmp_path: Path) -> None:
     stopped: list[int] = []
 
     def stop() -> None:
-        wait_for("the job to run", lambda: running_jobs(root))
-        job_id = running_jobs(root)[0]
+        job_id = wait_for("the job to run", lambda: running_jobs(root))[0]
         stopped.append(int(json.loads((root / "jobs" / job_id / "status.json").read_text())["supervisor"]["pid"]))
         os.kill(stopped[0], signal.SIGSTOP)
 
@@ -103,8 +102,7 @@ def test_orphan_that_cannot_end_by_itself_is_ended_before_the_next_run(tmp_path:
 
     thread = threading.Thread(target=measure)
     thread.start()
-    wait_for("the job to run", lambda: running_jobs(root))
-    stopped = processes_of(root / "jobs" / running_jobs(root)[0])
+    stopped = processes_of(root / "jobs" / wait_for("the job to run", lambda: running_jobs(root))[0])
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     os.kill(json.loads((root / "lease.json").read_text())["holder"]["pid"], signal.SIGKILL)

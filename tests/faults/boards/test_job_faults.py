@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +24,7 @@ from board_kit import (
     make_payload,
     nan_model,
 )
-from fault_kit import has_loaded, living, local_board, machine_claimed, wait_for, workers_of
+from fault_kit import gate, has_loaded, living, local_board, machine_claimed, running_jobs, wait_for, workers_of
 
 from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.emulated.board import serve
@@ -108,13 +106,15 @@ def test_worker_that_dies_is_told_apart_by_how(
 ) -> None:
     job = make_job(tmp_path / "job", plan=ENDLESS)
 
+    def shot() -> bool:
+        for path in (tmp_path / "root" / "jobs").glob("*/candidate"):
+            for pid in filter(has_loaded, workers_of(path.parent.name)):
+                os.kill(pid, number)
+                return True
+        return False
+
     def shoot() -> None:
-        while True:
-            for path in (tmp_path / "root" / "jobs").glob("*/candidate"):
-                for pid in filter(has_loaded, workers_of(path.parent.name)):
-                    os.kill(pid, number)
-                    return
-            time.sleep(0.01)
+        wait_for("a worker that has its artifact in use", shot)
 
     thread = threading.Thread(target=shoot)
     with board.session() as session:
@@ -297,6 +297,7 @@ def test_link_that_stays_away_is_unreachable(tmp_path: Path) -> None:
 def test_connection_lost_during_the_run_finds_the_job_again(tmp_path: Path) -> None:
     """Over SSH: the connection is closed under a running job; the job goes on and its result is collected."""
     links: list[SshTransport] = []
+    held = gate(tmp_path)
     plan = MeasurePlan(queries=3000, warmup=1, block=50, cold_starts=2, time_limit_s=60.0)
     root = tmp_path / "root"
     with serve("embedded") as target:
@@ -306,12 +307,12 @@ def test_connection_lost_during_the_run_finds_the_job_again(tmp_path: Path) -> N
             return links[-1]
 
         def cut() -> None:
-            while not any(json.loads(p.read_text())["state"] == "running" for p in root.glob("jobs/*/status.json")):
-                time.sleep(0.01)
+            wait_for("the job to run", lambda: running_jobs(root))
             links[0].close()
+            held.open()
 
         thread = threading.Thread(target=cut)
-        with local_board(root, connect).session() as session:
+        with local_board(root, connect, python=held.python).session() as session:
             thread.start()
             run = session.measure(make_job(tmp_path / "job", plan=plan), tmp_path)
             assert len(list((root / "jobs").iterdir())) == 1

@@ -60,7 +60,7 @@ def test_second_holder_is_told_who_the_first_is(agent: AgentClient) -> None:
 def test_waiting_holder_gets_the_board_with_a_higher_token(agent: AgentClient) -> None:
     first = Lease(agent, wait_s=0)
     threading.Timer(0.5, first.release).start()
-    second = Lease(agent, wait_s=20)
+    second = Lease(agent, wait_s=60)
     assert second.token == first.token + 1
     second.release()
 
@@ -122,8 +122,8 @@ def test_lease_of_an_earlier_boot_is_not_resumed(agent: AgentClient) -> None:
 @pytest.mark.fault(10)
 def test_silent_holder_loses_the_board(agent: AgentClient) -> None:
     silent = agent.transport.start([*agent.command, "lease", "--owner", "silent", "--heartbeat-limit", "0.5"])
-    token = json.loads(silent.read_line(10))["token"]
-    heir = Lease(agent, wait_s=20)
+    token = json.loads(silent.read_line(60))["token"]
+    heir = Lease(agent, wait_s=60)
     assert heir.token == token + 1
     heir.release()
     silent.close()
@@ -131,9 +131,9 @@ def test_silent_holder_loses_the_board(agent: AgentClient) -> None:
 
 @pytest.mark.fault(10)
 def test_heartbeats_keep_the_board(agent: AgentClient) -> None:
-    holder = agent.transport.start([*agent.command, "lease", "--owner", "lively", "--heartbeat-limit", "3.0"])
-    holder.read_line(10)
-    for _ in range(16):  # longer than the limit, and far more often: a busy machine delays some of them
+    holder = agent.transport.start([*agent.command, "lease", "--owner", "lively", "--heartbeat-limit", "5.0"])
+    holder.read_line(60)
+    for _ in range(24):  # longer than the limit, and far more often: a busy machine delays some of them
         time.sleep(0.25)
         holder.write(b"\n")
     with pytest.raises(Busy):
@@ -147,12 +147,11 @@ def test_killed_host_frees_the_board_and_ends_its_job(kind: str, tmp_path: Path)
     root = tmp_path / "root"
     host = subprocess.Popen([sys.executable, "-c", HOST, str(tmp_path), kind], cwd=REPO)
     try:
-        wait_for("the job to run", lambda: running_jobs(root), MACHINE_WAIT_S)
+        job_id = wait_for("the job to run", lambda: running_jobs(root), MACHINE_WAIT_S)[0]
     finally:
         host.kill()
         host.wait()
-    job_id = running_jobs(root)[0]
-    with local_board(root, wait_s=30).session() as session:
+    with local_board(root, wait_s=60).session() as session:
         assert with_argument(job_id) == []
         assert session.measure(make_job(tmp_path / "next", plan=OUTPUTS_ONLY), tmp_path).outputs is not None
 
@@ -170,8 +169,7 @@ def test_job_without_a_holder_ends_by_itself(tmp_path: Path) -> None:
     with board.session() as session:
         thread = threading.Thread(target=measure)
         thread.start()
-        wait_for("the job to run", lambda: running_jobs(tmp_path / "root"), MACHINE_WAIT_S)
-        job_id = running_jobs(tmp_path / "root")[0]
+        job_id = wait_for("the job to run", lambda: running_jobs(tmp_path / "root"), MACHINE_WAIT_S)[0]
         lease = json.loads((tmp_path / "root" / "lease.json").read_text())
         os.kill(lease["holder"]["pid"], signal.SIGKILL)
         thread.join(60)
@@ -195,7 +193,6 @@ def test_job_whose_processes_are_all_gone_is_void(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=measure)
     thread.start()
-    wait_for("the job to run", lambda: running_jobs(root), MACHINE_WAIT_S)
-    end_all_with_argument(running_jobs(root)[0])
+    end_all_with_argument(wait_for("the job to run", lambda: running_jobs(root), MACHINE_WAIT_S)[0])
     thread.join(60)
     assert [error.found.split(":")[0] for error in errors] == ["supervisor_died"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,7 +52,7 @@ def board_that_holds_by(way: str, folder: Path) -> Iterator[RemoteBoard]:
 
 
 def _takes_groups(room: Path) -> bool:
-    probe = room / "edgedeploy-test"
+    probe = room / f"tests-{uuid.uuid4().hex}"
     try:
         probe.mkdir()
     except OSError:

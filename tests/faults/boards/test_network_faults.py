@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 from board_kit import ENDLESS_ASLEEP, OUTPUTS_ONLY, make_job, make_payload
-from fault_kit import Cable, agent_pace_s, board_behind_cable, local_board, running_jobs, small_disk, wait_for
+from fault_kit import (
+    Cable,
+    Gate,
+    agent_pace_s,
+    board_behind_cable,
+    gate,
+    local_board,
+    running_jobs,
+    small_disk,
+    wait_for,
+)
 
 from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.agent.session import BoardOptions
@@ -58,6 +68,19 @@ def board_at(cable: Cable, root: Path, connect_s: float | None = None, **options
     return local_board(root, connect, **given)
 
 
+def cut_under_a_job(cable: Cable, kind: str, held: Gate, root: Path, away_s: float) -> Callable[[], None]:
+    """A fault while a job runs: the link is lost for so long. The job's workers wait until it is."""
+
+    def fault() -> None:
+        wait_for("the job to run", lambda: running_jobs(root))
+        getattr(cable, kind)()
+        held.open()
+        time.sleep(away_s)
+        cable.mend()
+
+    return fault
+
+
 def measured_while(board: RemoteBoard, job: Job, folder: Path, fault: Callable[[], None]) -> RawRun:
     """The run, with ``fault`` in a thread beside it."""
     thread = threading.Thread(target=fault)
@@ -73,14 +96,10 @@ def measured_while(board: RemoteBoard, job: Job, folder: Path, fault: Callable[[
 @pytest.mark.parametrize("kind", ["silence", "mute", "reset"])
 def test_connection_lost_during_the_run(kind: str, cable: Cable, tmp_path: Path) -> None:
     """The job goes on without the network, is found again by its id, and was started once."""
-
-    def fault() -> None:
-        wait_for("the job to run", lambda: running_jobs(tmp_path / "root"))
-        getattr(cable, kind)()
-        time.sleep(3.0)
-        cable.mend()
-
-    run = measured_while(board_at(cable, tmp_path / "root"), make_job(tmp_path / "job", plan=RUN), tmp_path, fault)
+    held = gate(tmp_path)
+    fault = cut_under_a_job(cable, kind, held, tmp_path / "root", 3.0)
+    board = board_at(cable, tmp_path / "root", python=held.python)
+    run = measured_while(board, make_job(tmp_path / "job", plan=RUN), tmp_path, fault)
     assert sum(len(block) for block in run.candidate.blocks_ns) == 400
     assert run.outputs is not None
 
@@ -92,14 +111,9 @@ def test_connection_that_is_lost_comes_back_within_the_limits_of_a_study(
 ) -> None:
     """No setting is shortened: as a study has them, a link that is dead for twelve seconds is missed, opened anew, and the
     job that went on without it is found again."""
-    board = local_board(tmp_path / "root", lambda: SshTransport(cable.target), **PRODUCT)
-
-    def fault() -> None:
-        wait_for("the job to run", lambda: running_jobs(tmp_path / "root"))
-        getattr(cable, kind)()
-        time.sleep(12.0)
-        cable.mend()
-
+    held = gate(tmp_path)
+    board = local_board(tmp_path / "root", lambda: SshTransport(cable.target), python=held.python, **PRODUCT)
+    fault = cut_under_a_job(cable, kind, held, tmp_path / "root", 12.0)
     run = measured_while(board, make_job(tmp_path / "job", plan=RUN), tmp_path, fault)
     assert sum(len(block) for block in run.candidate.blocks_ns) == 400 and run.outputs is not None
 

@@ -70,7 +70,7 @@ def shot(root: Path, side: str, times: int, number: int = signal.SIGKILL) -> Ite
 
 
 def long_job(folder: Path) -> Job:
-    plan = replace(ENDLESS, queries=3000, block=50, collect_outputs=True)
+    plan = replace(ENDLESS, queries=20_000, block=500, collect_outputs=True)
     return Job(make_payload(folder / "candidate"), make_payload(folder / "baseline", same_model), plan)
 
 
@@ -116,7 +116,7 @@ def test_study_in_which_workers_are_killed_and_files_cut_stores_no_failure(tmp_p
         ("count = 32", "count = 8"),
         ("width = [1.0, 0.5]\nkernel = [3, 5]\n", ""),
         ("cold_starts = 1", "cold_starts = 0"),
-        ("queries = 64", "queries = 512"),
+        ("queries = 64", "queries = 2048"),
     )
     study, out = edgedeploy.load_study(squares_study(tmp_path, *changes)), tmp_path / "out"
     options = RunOptions(out=out, board="here", trials=1, confirm=False)

@@ -2,7 +2,8 @@
 
     rounds_site.py NODE FOLDER
 
-`NODE.kill-ROUND` there: the process is killed by SIGKILL in the middle of that round, once. `NODE.log` gets a line a round.
+`NODE.kill-ROUND` there: the process is killed by SIGKILL in the middle of that round, once. `hold-ROUND`: it stays in that
+round while the file is there. `NODE.log` gets a line a round.
 """
 
 import os
@@ -28,9 +29,9 @@ def train(message, context):
     if killed.exists():
         killed.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
-    if (folder / "slow").exists():
-        (folder / f"{node}.in-{number}").touch()
-        time.sleep(0.5)
+    (folder / f"{node}.in-{number}").touch()
+    while (folder / f"hold-{number}").exists():
+        time.sleep(0.02)
     with (folder / f"{node}.log").open("a") as log:
         log.write(f"{number}\n")
     arrays = {name: Array(array.numpy() + node) for name, array in message.content["arrays"].items()}

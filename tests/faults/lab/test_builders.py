@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask_kit
 import numpy as np
 import pytest
 from board_kit import SHAPE, conv_model
@@ -47,10 +47,6 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Any, dict[str, subprocess.Popen[by
     """A client and two workers, by name; each has ``tmp_path/NAME`` for its temporary files."""
     from distributed import Client
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    address = f"tcp://127.0.0.1:{port}"
     with ExitStack() as stack:
 
         def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -64,7 +60,9 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Any, dict[str, subprocess.Popen[by
             stack.callback(process.kill)
             return process
 
-        start("scheduler", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        said = dask_kit.place_of_scheduler(tmp_path)
+        start("scheduler", *dask_kit.scheduler(said))
+        address = dask_kit.address(said)
         worker = ("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
         workers = {name: start(name, *worker, "--name", name) for name in "ab"}
         client = stack.enter_context(Client(address, timeout=60, set_as_default=False))
@@ -89,19 +87,17 @@ def test_a_killed_worker_loses_no_build(
     def at_work() -> list[str]:
         return [name for name in workers if list((tmp_path / name).glob("edgedeploy-build-*/made"))]
 
-    def strike() -> str:
-        wait_for("a worker to build", at_work, 120)
-        (struck,) = at_work()
+    def strike() -> None:
+        (struck,) = wait_for("a worker to build", at_work)
         process = workers.pop(struck)
         process.kill()
         process.wait()
-        return struck
 
     with ThreadPoolExecutor() as pool:
         (tmp_path / "first").mkdir()
         future = pool.submit(build, tmp_path / "first")
         strike()
-        wait_for("the other worker to take it", at_work, 120)
+        wait_for("the other worker to take it", at_work)
         first = future.result(240)
         (tmp_path / "second").mkdir()
         future = pool.submit(build, tmp_path / "second")

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import dask_kit
 import numpy as np
 import pytest
 from board_kit import ENDLESS_ASLEEP, OUTPUTS_ONLY, STUDY_LIMIT_S, make_job
@@ -40,29 +40,19 @@ class Processes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         shutil.copy(EXAMPLES / "squares.py", folder)
         text = (EXAMPLES / "squares.toml").read_text(encoding="utf-8").replace(', "openvino"]', "]")
         tables = "".join(BOARD.format(name=name, root=self.root(name)) for name in "ab")
         self.study = folder / "squares.toml"
         self.study.write_text(text.replace("[space]", tables + "[space]", 1), encoding="utf-8")
-        scheduler = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
-        self.scheduler = self._start("scheduler", scheduler)
-        wait_for("the scheduler to listen", self._listens)
+        said = dask_kit.place_of_scheduler(folder)
+        self.scheduler = self._start("scheduler", dask_kit.scheduler(said))
+        self.address = dask_kit.address(said)
 
     def _start(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
-
-    def _listens(self) -> bool:
-        host, _, port = self.address.removeprefix("tcp://").partition(":")
-        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1.0):
-            return True
-        return False
 
     def root(self, board: str) -> Path:
         return self.folder / f"root-{board}"
@@ -99,7 +89,7 @@ def connected(processes: Processes, boards: int) -> Cluster:
             cluster.close()
         return False
 
-    wait_for("the workers", all_there, 120)
+    wait_for("the workers", all_there)
     return found[0]
 
 
@@ -121,13 +111,13 @@ def test_a_killed_worker_loses_no_job_and_doubles_none(processes: Processes, tmp
     with closing(connected(processes, 2)) as cluster, ThreadPoolExecutor() as pool:
         (tmp_path / "out").mkdir()
         future = pool.submit(cluster.run, job, tmp_path / "out")
-        wait_for("a job to run", lambda: [name for name in "ab" if running_jobs(processes.root(name))], 120)
-        (struck,) = [name for name in "ab" if running_jobs(processes.root(name))]
-        job_id = running_jobs(processes.root(struck))[0]
+        ((struck, job_id),) = wait_for(
+            "a job to run", lambda: [(name, job) for name in "ab" for job in running_jobs(processes.root(name))]
+        )
         other = "b" if struck == "a" else "a"
         processes.kill(struck)
-        wait_for("the other board to take it", lambda: running_jobs(processes.root(other)), 120)
-        wait_for("the killed one's processes to end", lambda: not with_argument(job_id), 60)
+        wait_for("the other board to take it", lambda: running_jobs(processes.root(other)))
+        wait_for("the killed one's processes to end", lambda: not with_argument(job_id))
         board, raw = future.result(200)
     assert board.name == other
     assert sum(len(block) for block in raw.candidate.blocks_ns) >= LONG.queries
@@ -142,7 +132,7 @@ def test_many_jobs_while_workers_come_and_go(processes: Processes, tmp_path: Pat
         folder.mkdir()
     with closing(connected(processes, 2)) as cluster, ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(cluster.run, job, folder) for job, folder in zip(jobs, folders, strict=True)]
-        wait_for("the first answer", lambda: any(future.done() for future in futures), 120)
+        wait_for("the first answer", lambda: any(future.done() for future in futures))
         processes.kill("a")
         processes.add("a")
         answers = [future.result(200) for future in futures]
@@ -157,13 +147,13 @@ def test_a_killed_scheduler_ends_the_run_and_frees_the_board(processes: Processe
     with closing(connected(processes, 2)) as cluster, ThreadPoolExecutor() as pool:
         (tmp_path / "out").mkdir()
         future = pool.submit(cluster.run, job, tmp_path / "out")
-        wait_for("a job to run", lambda: [name for name in "ab" if running_jobs(processes.root(name))], 120)
+        wait_for("a job to run", lambda: [name for name in "ab" if running_jobs(processes.root(name))])
         processes.scheduler.kill()
         with pytest.raises(Unreachable, match="scheduler is gone"):
             future.result(120)
         processes.kill("a")
         processes.kill("b")
-        wait_for("the job to end", lambda: not [name for name in "ab" if running_jobs(processes.root(name))], 60)
+        wait_for("the job to end", lambda: not [name for name in "ab" if running_jobs(processes.root(name))])
 
 
 def test_a_study_on_a_cluster(processes: Processes, tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def slowed(measure: Measure, digest: str) -> Measure:
     return measured
 
 
-def run_in_fork(path: Path, *, until_results: bool = False) -> int:
-    """The child's process id. ``until_results``: it waits for ever where the message would be sent."""
+def run_in_fork(path: Path, *, to_be_killed: bool = False) -> int:
+    """The child's process id. ``to_be_killed``: it waits for ever where the message would be sent, when all is written."""
     slow = of_bundle(path.parent.parent / "thyroid-1", path.parent.parent / "key.pem.pub").artifact.digest
     child = os.fork()
     if child:
@@ -69,7 +69,7 @@ def run_in_fork(path: Path, *, until_results: bool = False) -> int:
     os.setpgid(0, 0)
     opening.BoardOptions = partial(BoardOptions, unchanged_s=0.5, reconnect_pause_s=0.1)  # type: ignore[misc,assignment]
     RemoteSession.measure = slowed(RemoteSession.measure, slow)  # type: ignore[method-assign]
-    if until_results:
+    if to_be_killed:
         write.tell = lambda *given: time.sleep(SLOWEST_S)  # type: ignore[assignment]
     status = 1
     try:
@@ -90,9 +90,9 @@ def kept(path: Path) -> dict[tuple[str, str, int], str]:
     return {}
 
 
-def strike(path: Path, moment: Callable[[], bool], **given: Any) -> None:
+def strike(path: Path, moment: Callable[[], bool]) -> None:
     """Run the night, and kill it when the moment has come."""
-    child = run_in_fork(path, **given)
+    child = run_in_fork(path, to_be_killed=True)
     give_up_s = time.monotonic() + SLOWEST_S
     while not moment():
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -135,16 +135,16 @@ def main(folder: Path) -> None:
     def after(count: int, *, running: bool = False) -> Callable[[], bool]:
         return lambda: len(kept(journal)) >= count and (not running or bool(running_jobs(board)))
 
-    moments: list[tuple[Callable[[], bool], dict[str, Any]]] = [
-        ((out / "lab.json").exists, {}),
-        (after(0, running=True), {}),
-        (after(1), {}),
-        (after(2, running=True), {}),
-        (after(4), {}),
-        ((out / "junit.xml").exists, {"until_results": True}),
+    moments: list[Callable[[], bool]] = [
+        (out / "lab.json").exists,
+        after(0, running=True),
+        after(1),
+        after(2, running=True),
+        after(4),
+        (out / "junit.xml").exists,
     ]
-    for moment, given in moments:
-        strike(path, moment, **given)
+    for moment in moments:
+        strike(path, moment)
         now = kept(journal)
         assert all(now.get(key) == text for key, text in seen.items()), "a session that was kept is another now"
         seen = now

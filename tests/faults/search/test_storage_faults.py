@@ -106,7 +106,11 @@ def check_whole(lab: Lab, trials: int) -> None:
 
 
 @pytest.mark.fault(15)
-def test_database_that_is_locked_for_a_while_costs_nothing(lab: Lab, quick: None) -> None:
+def test_database_that_is_locked_for_a_while_costs_nothing(
+    lab: Lab, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a busy machine makes that while."""
+    monkeypatch.setattr(history, "PAUSES_S", (*history.PAUSES_S, *[1.0] * 60))
     lab.run(2)
 
     def lock() -> None:
@@ -115,7 +119,7 @@ def test_database_that_is_locked_for_a_while_costs_nothing(lab: Lab, quick: None
             time.sleep(0.9)
 
     held = threading.Event()
-    thread = threading.Thread(target=lock)
+    thread = threading.Thread(target=lock, daemon=True)
     thread.start()
     lab.meanwhile = lambda: (held.set(), time.sleep(0.1))[1]
     assert lab.run(8) == 8
@@ -236,12 +240,12 @@ def test_study_on_a_network_disk_is_refused_before_anything_is_written(tmp_path:
         mount = [sshfs, "-f", "-o", options, f"{target.user}@{target.host}:{far}", str(here)]
         process = subprocess.Popen(mount, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
-            wait_for("the mount", lambda: process.poll() is not None or here.is_mount(), 20)
+            wait_for("the mount", lambda: process.poll() is not None or here.is_mount())
             if process.poll() is not None:
                 assert process.stderr is not None
                 pytest.skip(f"this machine does not allow FUSE mounts: {process.stderr.read().strip()}")
             argv = [sys.executable, "-m", "edgedeploy", "search", tmp_path / "squares.toml", "--out", here / "study"]
-            done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, check=False, timeout=60)
+            done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, check=False, timeout=300)
             assert done.returncode == 2
             assert "fuse.sshfs" in done.stderr
             assert list(far.iterdir()) == []

@@ -13,6 +13,7 @@ from board_kit import ENDLESS, MACHINE_WAIT_S, make_job
 from fault_kit import local_board, running_jobs, wait_for
 
 from edgedeploy.errors import Busy, EdgeDeployError
+from edgedeploy.runtime.processes import end_all_with_argument
 from edgedeploy.study.limits import lease_notes
 
 pytestmark = [pytest.mark.waiting, pytest.mark.usefixtures("machine_place")]
@@ -31,7 +32,7 @@ def test_two_boards_measure_at_once_where_their_cores_are_apart(tmp_path: Path) 
 
     def measure() -> None:
         with one.session() as session, contextlib.suppress(EdgeDeployError):
-            session.measure(make_job(tmp_path / "first", plan=replace(ENDLESS, time_limit_s=60.0)), tmp_path)
+            session.measure(make_job(tmp_path / "first", plan=ENDLESS), tmp_path)
 
     measuring = threading.Thread(target=measure)
     measuring.start()
@@ -46,6 +47,7 @@ def test_two_boards_measure_at_once_where_their_cores_are_apart(tmp_path: Path) 
     for board, what in ((same, f"core {cores[0]} of this machine"), (whole, "this machine")):
         with board.session() as session, pytest.raises(Busy, match=f"busy: {what} was measuring for another board"):
             session.measure(make_job(tmp_path / board.probe().seat.replace(" ", "-"), plan=SHORT), tmp_path)
+    end_all_with_argument(running_jobs(tmp_path / "one")[0])
     measuring.join()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 pytest.importorskip("distributed", reason="distributed is not installed: pip install 'edgedeploy[lab]'")
 
+import dask_kit
 from night_kit import measured, subject_of, write_bundle
 
 from edgedeploy.boards.care.attempts import Patience
@@ -48,23 +48,19 @@ class Started:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Started]:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    found = Started(f"tcp://127.0.0.1:{port}", tmp_path / "lab.toml")
-    found.lab.write_text(LAB.format(root=tmp_path / "root"), encoding="utf-8")
+    lab, said = tmp_path / "lab.toml", dask_kit.place_of_scheduler(tmp_path)
+    lab.write_text(LAB.format(root=tmp_path / "root"), encoding="utf-8")
     with ExitStack() as stack:
-        for name, arguments in (
-            (
-                "scheduler",
-                ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
-            ),
-            ("worker", ["edgedeploy", "work", str(found.lab), "--board", "here", "--dask", found.address]),
-        ):
+
+        def start(name: str, *arguments: str) -> None:
             log = stack.enter_context((tmp_path / f"{name}.log").open("wb"))
             child = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
             stack.callback(child.wait)
             stack.callback(child.kill)
+
+        start("scheduler", *dask_kit.scheduler(said))
+        found = Started(dask_kit.address(said), lab)
+        start("worker", "edgedeploy", "work", str(lab), "--board", "here", "--dask", found.address)
         yield found
 
 

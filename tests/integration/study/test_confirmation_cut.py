@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import warm_cli
 from board_kit import STUDY_LIMIT_S, squares_study
-from fault_kit import running_jobs, wait_for
+from fault_kit import gate, running_jobs, wait_for
 
 from edgedeploy.study.events import read_events
 from edgedeploy.study.store import Store
@@ -28,6 +28,9 @@ main()
 """
 """A suite started in the background hands down that Ctrl-C is ignored."""
 
+BEGUN = '"text": "confirmation: '
+"""Stands in the events once for each variant whose run on the confirmation split has begun."""
+
 
 def confirming(out: Path) -> list[str]:
     """Variants whose run on the confirmation split has begun, in order."""
@@ -38,6 +41,7 @@ def confirming(out: Path) -> list[str]:
 
 def test_ctrl_c_during_a_confirmation_loses_nothing_and_opens_nothing_twice(tmp_path: Path) -> None:
     out, root = tmp_path / "out", tmp_path / "root"
+    held = gate(tmp_path, f"[ \"$(grep -c '{BEGUN}' '{out}/events.jsonl')\" -gt 1 ]")
     study = squares_study(
         tmp_path,
         ("kernel = [3, 5]\n", ""),
@@ -45,7 +49,7 @@ def test_ctrl_c_during_a_confirmation_loses_nothing_and_opens_nothing_twice(tmp_
         ('"latency_ratio"', '"size_bytes"'),
         ("trials = 6", "trials = 4"),
         ("queries = 64", "queries = 16"),
-        ('kind = "local"', f'kind = "local"\nroot = "{root}"'),
+        ('kind = "local"', f'kind = "local"\nroot = "{root}"\npython = "{held.python}"'),
     )
     study.write_text(study.read_text() + "\n[evidence]\nmargin = 1.0\nlost_case = 1.0\n")
     words = ["search", str(study), "--out", str(out), "--board", "here"]
@@ -56,6 +60,7 @@ def test_ctrl_c_during_a_confirmation_loses_nothing_and_opens_nothing_twice(tmp_
     assert process.poll() is None, process.communicate()[1]
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=STUDY_LIMIT_S)
+    held.open()
     assert process.returncode == 4, told
     assert told.count("Traceback") == told.count("Exception ignored in")
     assert "--resume" in told

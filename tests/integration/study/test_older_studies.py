@@ -110,6 +110,8 @@ def test_layers_of_a_stored_variant_are_what_they_were(stored: tuple[Path, Path]
 # -- studies that go on
 
 STEP_LOG: Final = "steps.log"
+HOLD: Final = "hold"
+"""Where this file says a number of steps, the training stays in that step."""
 STEPS: Final = 2
 """Of an epoch: 16 cases in batches of 8."""
 
@@ -125,7 +127,14 @@ def instrumented(examples: Path, study: Path) -> None:
             "        return nn.functional.cross_entropy",
             f'        with open(__file__.replace("squares.py", "{STEP_LOG}"), "a") as log:\n'
             '            log.write("step\\n")\n'
+            f'        hold, done = (__file__.replace("squares.py", name) for name in ("{HOLD}", "{STEP_LOG}"))\n'
+            "        while os.path.exists(hold) and len(open(done).readlines()) >= int(open(hold).read()):\n"
+            "            time.sleep(0.01)\n"
             "        return nn.functional.cross_entropy",
+        ),
+        (
+            "import numpy as np",
+            "import os\nimport time\n\nimport numpy as np",
         ),
     ):
         assert text.count(old) == 1
@@ -216,7 +225,7 @@ def kill_once(process: subprocess.Popen[bytes], what: str, condition: Callable[[
 
     wait_for(what, due, patience_s=300.0)
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait()
 
 
 def go_on(study: Path, out: Path, before_front: Any, trials: int) -> None:
@@ -269,8 +278,11 @@ def test_a_study_that_older_code_was_killed_in_goes_on_in_mid_training(
     """Three variants measured, the recovery of the fourth under way: what was trained is not trained again."""
     out = tmp_path / "out"
     baseline, recovery = STEPS * EPOCHS["baseline"], STEPS * EPOCHS["recovery"]
+    half = baseline + recovery // 2
+    study.with_name(HOLD).write_text(str(half))
     process = older.start(*search(study, out))
-    kill_once(process, "its recovery is half done", lambda: steps(study) >= baseline + recovery // 2)
+    kill_once(process, "its recovery is half done", lambda: steps(study) >= half)
+    study.with_name(HOLD).unlink()
     done = steps(study)
     assert len(measured(out)) >= 2
     assert len(list((out / "training").glob("*.pt"))) == 1

@@ -18,6 +18,7 @@ import pytest
 import torch
 import warm_cli
 from board_kit import STUDY_LIMIT_S
+from fault_kit import wait_for
 from typer.testing import CliRunner
 
 import edgedeploy
@@ -35,6 +36,8 @@ STEPS = 4
 
 STEP_S = 0.04
 STEP_LOG = "steps.log"
+HOLD = "hold"
+"""Where this file says a number of steps, the training stays in that step: what is to kill it there is never too late."""
 
 
 @pytest.fixture
@@ -49,6 +52,9 @@ def study(tmp_path: Path) -> Path:
             f"        time.sleep({STEP_S})\n"
             f'        with Path(__file__).with_name("{STEP_LOG}").open("a") as log:\n'
             '            log.write("step\\n")\n'
+            f'        hold, done = (Path(__file__).with_name(name) for name in ("{HOLD}", "{STEP_LOG}"))\n'
+            "        while hold.exists() and len(done.read_text().splitlines()) >= int(hold.read_text()):\n"
+            "            time.sleep(0.01)\n"
             "        return nn.functional.cross_entropy",
         ),
         ("import numpy as np", "import time\nfrom pathlib import Path\n\nimport numpy as np"),
@@ -103,16 +109,15 @@ def search(study: Path, out: Path, *more: str) -> None:
 
 def kill_after(study: Path, out: Path, wanted: int, *more: str) -> None:
     """A real SIGKILL once ``wanted`` steps were trained in all."""
+    study.with_name(HOLD).write_text(str(wanted))
     process = subprocess.Popen(
         command(study, out, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=with_one_thread()
     )
-    give_up_s = time.monotonic() + STUDY_LIMIT_S
-    while steps(study) < wanted:
-        assert process.poll() is None, "it ended before it was killed"
-        assert time.monotonic() < give_up_s
-        time.sleep(0.005)
+    wait_for("the step", lambda: process.poll() is not None or steps(study) >= wanted, STUDY_LIMIT_S)
+    assert process.poll() is None, "it ended before it was killed"
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait()
+    study.with_name(HOLD).unlink()
 
 
 def weights(out: Path) -> dict[str, dict[str, Any]]:
