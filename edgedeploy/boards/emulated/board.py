@@ -140,12 +140,13 @@ def _sshd(folder: Path) -> Iterator[int]:
         )
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation folder
-    port = free_port()
     config = folder / "sshd_config"
-    config.write_text(server_config(folder, port), encoding="utf-8")
-    with guarded([program, "-D", "-e", "-f", str(config)], folder / "log") as process:
-        _wait_for_port(process, port, folder / "log")
-        yield port
+    command = [program, "-D", "-e", "-f", str(config)]
+    with own_port() as port:
+        config.write_text(server_config(folder, port), encoding="utf-8")
+        with guarded(command, folder / "log") as process:
+            _wait_for_port(process, port, folder / "log")
+            yield port
 
 
 @contextlib.contextmanager
@@ -185,10 +186,14 @@ def guarded(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
         yield process
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def own_port() -> Iterator[int]:
+    """A port of this host for a server that is started meanwhile, and nobody else's: a socket that does not listen holds
+    it. A server that may take a port again which was in use listens there all the same: sshd and QEMU do."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

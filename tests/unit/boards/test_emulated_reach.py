@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
 import pytest
 
-from edgedeploy.boards.emulated.board import reach, session_folder
+from edgedeploy.boards.emulated.board import own_port, reach, session_folder
 from edgedeploy.boards.emulated.sshd_config import server_config
 from edgedeploy.runtime.agent.claim import PLACE
 
@@ -47,3 +48,18 @@ def test_agents_behind_a_server_measure_in_the_place_of_who_starts_it(
         "PermitRootLogin prohibit-password",
         line,
     ]
+
+
+def test_a_port_is_held_until_its_server_listens_and_while_it_is_away() -> None:
+    with own_port() as port:
+        place = ("127.0.0.1", port)
+        for _ in range(2):  # it is started, ends, and is started again
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(place)
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(place)
+            with socket.create_server(place) as server, socket.create_connection(place) as client:
+                link, _ = server.accept()
+                link.sendall(b"here")
+                link.close()
+                assert client.recv(4) == b"here"
