@@ -21,8 +21,8 @@ from restarted_sshd import board_config
 from edgedeploy.boards.emulated.board import (
     _wait_for_port,
     find_sshd,
-    free_port,
     guarded,
+    kept_port,
     make_key,
     reach,
     session_folder,
@@ -45,8 +45,7 @@ def odd_sshd(*first: str, without: tuple[str, ...] = (), account: Account | None
     need_sshd()
     sshd = str(find_sshd())
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True) if os.getuid() == 0 else None
-    with session_folder("edgedeploy-odd-") as folder:
-        port = free_port()
+    with session_folder("edgedeploy-odd-") as folder, kept_port() as port:
         usual = board_config(folder, port).splitlines()
         usual = [line for line in usual if line.split()[0] not in without]
         lines = [line.replace("{folder}", str(folder)) for line in first]
@@ -113,8 +112,8 @@ class SwitchedSshd:
         (folder / "host_key.pub").write_text(make_key(folder / "host_key"))
         (folder / "authorized_keys").write_text(f"{make_key(folder / 'client_key')}\n")
         self._folder = folder
-        self._port = free_port()
-        self._on = contextlib.ExitStack()
+        self._kept, self._on = contextlib.ExitStack(), contextlib.ExitStack()
+        self._port = self._kept.enter_context(kept_port())
         (folder / "sshd_config").write_text(board_config(folder, self._port))
         self.target = reach(folder, self._port, user_name())
 
@@ -123,6 +122,7 @@ class SwitchedSshd:
 
     def __exit__(self, *exc: object) -> None:
         self.off()
+        self._kept.close()
 
     def on(self) -> None:
         argv = [str(find_sshd()), "-D", "-e", "-f", str(self._folder / "sshd_config")]

@@ -140,12 +140,12 @@ def _sshd(folder: Path) -> Iterator[int]:
         )
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation folder
-    port = free_port()
     config = folder / "sshd_config"
-    config.write_text(server_config(folder, port), encoding="utf-8")
-    with guarded([program, "-D", "-e", "-f", str(config)], folder / "log") as process:
-        _wait_for_port(process, port, folder / "log")
-        yield port
+    with kept_port() as port:
+        config.write_text(server_config(folder, port), encoding="utf-8")
+        with guarded([program, "-D", "-e", "-f", str(config)], folder / "log") as process:
+            _wait_for_port(process, port, folder / "log")
+            yield port
 
 
 @contextlib.contextmanager
@@ -185,10 +185,14 @@ def guarded(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
         yield process
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def kept_port() -> Iterator[int]:
+    """A free port of this host, which nobody else is given meanwhile; a server that reuses addresses, as sshd and QEMU do,
+    can listen on it. A port that was free a moment before may be another's when a server comes to it."""
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield int(keeper.getsockname()[1])
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

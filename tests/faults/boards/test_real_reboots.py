@@ -17,7 +17,7 @@ from edgedeploy.boards.agent.session import NEVER_S, BoardOptions
 from edgedeploy.boards.arm.image import Image
 from edgedeploy.boards.arm.server import _full_system, _wait_for_banner
 from edgedeploy.boards.care.attempts import Attempts, Patience
-from edgedeploy.boards.emulated.board import free_port, reach, session_folder
+from edgedeploy.boards.emulated.board import kept_port, reach, session_folder
 from edgedeploy.boards.emulated.emulator import host_to_itself
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import BoardError, Quarantined
@@ -31,10 +31,10 @@ LIMIT_S = 240.0
 class Machine:
     """One machine with a power switch: the same disk image, address and host key at each boot."""
 
-    def __init__(self, image: Image, folder: Path) -> None:
+    def __init__(self, image: Image, folder: Path, port: int) -> None:
         self._image = image
         self._folder = folder
-        self._port = free_port()
+        self._port = port
         self._power = contextlib.ExitStack()
         self.boots: list[str] = []
 
@@ -63,8 +63,8 @@ class Machine:
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     image = need_image("arm64-system")
-    with host_to_itself("guest"), session_folder("edgedeploy-reboots-") as folder:
-        machine = Machine(image, folder)
+    with host_to_itself("guest"), session_folder("edgedeploy-reboots-") as folder, kept_port() as port:
+        machine = Machine(image, folder, port)
         machine.on()
         try:
             yield machine

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
 import pytest
 
-from edgedeploy.boards.emulated.board import reach, session_folder
+from edgedeploy.boards.emulated.board import kept_port, reach, session_folder
 from edgedeploy.boards.emulated.sshd_config import server_config
 from edgedeploy.runtime.agent.claim import PLACE
 
@@ -28,6 +29,19 @@ def test_who_connects_while_another_does_never_finds_the_host_key_gone() -> None
             over.set()
             thread.join()
     assert len(found) == 1 and found != {b""}
+
+
+def test_a_port_is_kept_for_the_server_that_is_to_come() -> None:
+    """Two boards that began at the same time had been given one port, and the second one's user met the first one's key."""
+    with kept_port() as port, socket.socket() as other, socket.socket() as server:
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", port))
+        server.listen()
+        socket.create_connection(("127.0.0.1", port)).close()
 
 
 @pytest.mark.parametrize(
