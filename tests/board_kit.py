@@ -91,7 +91,10 @@ def open_transport(kind: str) -> Iterator[Transport]:
         return
     if kind == "sshd":
         need_sshd()
-    with serve(kind) as target, contextlib.closing(SshTransport(target)) as transport:
+    with (
+        serve(kind) as target,
+        contextlib.closing(SshTransport(target, connect_timeout_s=120.0, stall_s=60.0)) as transport,
+    ):
         yield transport
 
 

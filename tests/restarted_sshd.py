@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgedeploy.boards.emulated.board import _wait_for_port, find_sshd, own_port, reach, session_folder
+from edgedeploy.boards.emulated.board import _wait_for_port, find_sshd, kept_port, reach, session_folder
 from edgedeploy.boards.emulated.sshd_config import server_config
 from edgedeploy.boards.ssh.config import SshTarget, user_name
 from edgedeploy.runtime.agent.claim import PLACE
@@ -108,7 +108,7 @@ def _program(pid: int) -> str:
 def restarted_sshd() -> Iterator[RestartedSshd]:
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    with session_folder("edgedeploy-sshd-") as folder, own_port() as port:
+    with session_folder("edgedeploy-sshd-") as folder, kept_port() as port:
         server = RestartedSshd(folder, port)
         try:
             yield server

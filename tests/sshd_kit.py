@@ -22,8 +22,8 @@ from edgedeploy.boards.emulated.board import (
     _wait_for_port,
     find_sshd,
     guarded,
+    kept_port,
     make_key,
-    own_port,
     reach,
     session_folder,
 )
@@ -45,7 +45,7 @@ def odd_sshd(*first: str, without: tuple[str, ...] = (), account: Account | None
     need_sshd()
     sshd = str(find_sshd())
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True) if os.getuid() == 0 else None
-    with session_folder("edgedeploy-odd-") as folder, own_port() as port:
+    with session_folder("edgedeploy-odd-") as folder, kept_port() as port:
         usual = board_config(folder, port).splitlines()
         usual = [line for line in usual if line.split()[0] not in without]
         lines = [line.replace("{folder}", str(folder)) for line in first]
@@ -103,8 +103,7 @@ def _below(pid: int) -> list[int]:
 
 
 class SwitchedSshd:
-    """A real server on one port with one set of keys, which is turned on and off. Off, the port is closed, and nobody
-    else's."""
+    """A real server on one port with one set of keys, which is turned on and off. Off, the port is closed."""
 
     def __init__(self, folder: Path) -> None:
         need_sshd()
@@ -113,8 +112,8 @@ class SwitchedSshd:
         (folder / "host_key.pub").write_text(make_key(folder / "host_key"))
         (folder / "authorized_keys").write_text(f"{make_key(folder / 'client_key')}\n")
         self._folder = folder
-        self._on, self._held = contextlib.ExitStack(), contextlib.ExitStack()
-        self._port = self._held.enter_context(own_port())
+        self._kept, self._on = contextlib.ExitStack(), contextlib.ExitStack()
+        self._port = self._kept.enter_context(kept_port())
         (folder / "sshd_config").write_text(board_config(folder, self._port))
         self.target = reach(folder, self._port, user_name())
 
@@ -123,7 +122,7 @@ class SwitchedSshd:
 
     def __exit__(self, *exc: object) -> None:
         self.off()
-        self._held.close()
+        self._kept.close()
 
     def on(self) -> None:
         argv = [str(find_sshd()), "-D", "-e", "-f", str(self._folder / "sshd_config")]

@@ -117,7 +117,8 @@ class Crew:
         self._tell = tell
         self._limit = limit
         self._jobs: deque[_Job] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._serving = set(self._posts)
         self._away: set[str] = set()
         self._at_work: set[threading.Thread] = set()
@@ -140,14 +141,13 @@ class Crew:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with self._changed:
+        with self._lock:
             self._serving.clear()
             for job in self._jobs:
                 job.future.cancel()
             self._changed.notify_all()
-            left = list(self._at_work)
-        for thread in left:
-            interrupt(thread)
+            for thread in self._at_work:
+                interrupt(thread)
         give_up_s = time.monotonic() + LEAVE_S
         for thread in self._threads:
             thread.join(max(0.0, give_up_s - time.monotonic()))
@@ -157,7 +157,7 @@ class Crew:
 
     def submit(self, variant: Variant) -> Future[Outcome]:
         job = _Job(variant)
-        with self._changed:
+        with self._lock:
             if self._ended_by is not None:  # since the caller looked, the last board went
                 job.future.set_exception(self._ended_by)
                 return job.future
@@ -173,10 +173,15 @@ class Crew:
     def _work(self, post: Post) -> None:
         try:
             self._serve(post)
+            self._rest()
         except KeyboardInterrupt:
             if post.name in self._serving:
                 raise
-        finally:
+
+    def _rest(self) -> None:
+        """Nobody interrupts the calling thread from here on until it has a job: an interrupt that came after its work would
+        end it anywhere."""
+        with self._lock:
             self._at_work.discard(threading.current_thread())
 
     def _serve(self, post: Post) -> None:
@@ -225,14 +230,12 @@ class Crew:
         except KeyboardInterrupt:
             if self._serving:
                 raise
-        finally:
-            self._at_work.discard(threading.current_thread())
 
     def _to_prepare(self) -> _Job | None:
         """The first job that waits for a board and was not prepared. None when no board is left in the study."""
-        with self._changed:
+        with self._lock:
+            self._rest()
             while self._serving:
-                self._at_work.discard(threading.current_thread())
                 for job in self._jobs:
                     if not job.prepared:
                         job.prepared = True
@@ -245,7 +248,7 @@ class Crew:
     def _came(self, post: Post) -> bool | None:
         """Waits for a board: whether it was away; None when it has left the study."""
         assert post.come is not None
-        with self._changed:
+        with self._lock:
             self._away.add(post.name)
         try:
             return post.come(partial(self._pause, post.name))
@@ -255,21 +258,21 @@ class Crew:
             self._retire(post, None, exc)
             return None
         finally:
-            with self._changed:
+            with self._lock:
                 self._away.discard(post.name)
                 self._changed.notify_all()
 
     def _pause(self, name: str, pause_s: float) -> None:
-        with self._changed:
+        with self._lock:
             if self._changed.wait_for(lambda: name not in self._serving, pause_s):
                 raise _Left
 
     def _next(self, post: Post) -> _Job | None:
         """The first job that this board has not failed, or that every board left in the study has failed. None when the
         board has left the study."""
-        with self._changed:
+        with self._lock:
+            self._rest()
             while post.name in self._serving:
-                self._at_work.discard(threading.current_thread())
                 for job in self._jobs:
                     if post.name not in job.refused_by or job.refused_by >= self._serving:
                         self._jobs.remove(job)
@@ -281,7 +284,7 @@ class Crew:
 
     def _give_back(self, post: Post, job: _Job, exc: Exception) -> None:
         self._tell(f"board {post.name}: {exc}; {job.variant.label} goes back to the queue")
-        with self._changed:
+        with self._lock:
             job.refused_by.add(post.name)
             self._jobs.appendleft(job)
             self._changed.notify_all()
@@ -289,7 +292,7 @@ class Crew:
     def _retire(self, post: Post, job: _Job | None, exc: Exception) -> None:
         """Remove the board, which may have a job, from the study; when it was the last one, the study ends. A study's only
         board is not set aside: its error is the study's."""
-        with self._changed:
+        with self._lock:
             self._serving.discard(post.name)
             left = len(self._serving)
             if not left:
@@ -303,5 +306,5 @@ class Crew:
         self._tell(f"{exc}; the study goes on with {left} of {len(self._posts)} boards")
         if job is not None:
             self._give_back(post, job, exc)
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()

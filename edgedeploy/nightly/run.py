@@ -57,6 +57,8 @@ class NightRun:
         self._lost: EdgeDeployError | None = None
         self._broken: BaseException | None = None
         self._saying = threading.RLock()
+        self._leaving = threading.Lock()
+        self._at_work: set[threading.Thread] = set()
         self._done = self._total = 0
         here = probe()
         self._host = self.machines.of(here["boot_id"] or here["identity"])
@@ -187,6 +189,7 @@ class NightRun:
             for station in self._stations
             if station.pairs
         ]
+        self._at_work = {*threads}
         try:
             for thread in threads:
                 thread.start()
@@ -196,8 +199,9 @@ class NightRun:
                     thread.join(_LOOK_S / len(threads))
         finally:
             self._stop.set()
-            for thread in threads:
-                interrupt(thread)
+            with self._leaving:
+                for thread in self._at_work:
+                    interrupt(thread)
             give_up_s = time.monotonic() + LEAVE_S
             for thread in threads:
                 thread.join(max(0.0, give_up_s - time.monotonic()))
@@ -207,6 +211,8 @@ class NightRun:
     def _serve(self, station: Station) -> None:
         try:
             station.serve()
+            with self._leaving:  # an interrupt that came after this would end the thread anywhere
+                self._at_work.discard(threading.current_thread())
         except KeyboardInterrupt:
             return
         except EdgeDeployError as exc:  # this host's: the disk, the journal, or another process has the night

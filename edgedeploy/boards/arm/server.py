@@ -13,7 +13,7 @@ from typing import Final
 
 from edgedeploy.boards.arm import files
 from edgedeploy.boards.arm.image import Image
-from edgedeploy.boards.emulated.board import guarded, own_port, reach, session_folder
+from edgedeploy.boards.emulated.board import guarded, kept_port, reach, session_folder
 from edgedeploy.boards.emulated.guest import REFUSED
 from edgedeploy.boards.emulated.hosting import find_program, guest_command, held_process, refusal
 from edgedeploy.boards.ssh.config import SshTarget
@@ -33,7 +33,7 @@ PATIENT_TCP: Final = "sysctl.net.ipv4.tcp_retries2=255"
 def serve(image: Image) -> Iterator[SshTarget]:
     """A running board and how to reach it. Raises ``TargetUnavailable`` where the kernel refuses, ``CommandFailed``
     when it does not start."""
-    with session_folder("edgedeploy-arm-") as folder, own_port() as port:
+    with session_folder("edgedeploy-arm-") as folder, kept_port() as port:
         start = _full_system if image.machine == "arm64-system" else _user_mode
         with start(image, folder, port) as process:
             _wait_for_banner(process, port, folder / "log")

@@ -141,10 +141,9 @@ def _sshd(folder: Path) -> Iterator[int]:
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation folder
     config = folder / "sshd_config"
-    command = [program, "-D", "-e", "-f", str(config)]
-    with own_port() as port:
+    with kept_port() as port:
         config.write_text(server_config(folder, port), encoding="utf-8")
-        with guarded(command, folder / "log") as process:
+        with guarded([program, "-D", "-e", "-f", str(config)], folder / "log") as process:
             _wait_for_port(process, port, folder / "log")
             yield port
 
@@ -187,13 +186,13 @@ def guarded(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
 
 
 @contextlib.contextmanager
-def own_port() -> Iterator[int]:
-    """A port of this host for a server that is started meanwhile, and nobody else's: a socket that does not listen holds
-    it. A server that may take a port again which was in use listens there all the same: sshd and QEMU do."""
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        yield int(held.getsockname()[1])
+def kept_port() -> Iterator[int]:
+    """A free port of this host, which nobody else is given meanwhile; a server that reuses addresses, as sshd and QEMU do,
+    can listen on it. A port that was free a moment before may be another's when a server comes to it."""
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield int(keeper.getsockname()[1])
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

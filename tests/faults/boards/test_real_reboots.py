@@ -17,7 +17,7 @@ from edgedeploy.boards.agent.session import NEVER_S, BoardOptions
 from edgedeploy.boards.arm.image import Image
 from edgedeploy.boards.arm.server import _full_system, _wait_for_banner
 from edgedeploy.boards.care.attempts import Attempts, Patience
-from edgedeploy.boards.emulated.board import own_port, reach, session_folder
+from edgedeploy.boards.emulated.board import kept_port, reach, session_folder
 from edgedeploy.boards.emulated.emulator import host_to_itself
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import BoardError, Quarantined
@@ -63,7 +63,7 @@ class Machine:
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     image = need_image("arm64-system")
-    with host_to_itself("guest"), session_folder("edgedeploy-reboots-") as folder, own_port() as port:
+    with host_to_itself("guest"), session_folder("edgedeploy-reboots-") as folder, kept_port() as port:
         machine = Machine(image, folder, port)
         machine.on()
         try:

@@ -15,7 +15,7 @@ import pytest
 import sites_kit
 import warm_cli
 
-from edgedeploy.boards.emulated.board import own_port
+from edgedeploy.boards.emulated.board import kept_port
 from edgedeploy.cli.app import EXIT_GOAL_NOT_MET
 from edgedeploy.errors import DataError, SpecError, Unreachable
 from edgedeploy.federated.connection import mailbox_of
@@ -55,7 +55,7 @@ def test_one_cell_fails_is_mended_and_confirmed_and_no_image_is_on_the_wire(plac
     folder = place / "net"
     folder.mkdir()
     (folder / "global.pt").hardlink_to(place / "global.pt")
-    with own_port() as port, sites_kit.recorded(port) as wire:
+    with kept_port() as port, sites_kit.recorded(port) as wire:
         way = f'coordinator = "http://127.0.0.1:{wire.port}"\ntoken_file = "token"'
         paths = {}
         for number, (name, tone) in enumerate({"north": 0.2, "south": 0.65}.items()):

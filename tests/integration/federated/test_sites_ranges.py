@@ -19,7 +19,7 @@ import sites_kit
 import torch
 from benchmarks.clinic_kit import sites_task
 
-from edgedeploy.boards.emulated.board import own_port
+from edgedeploy.boards.emulated.board import kept_port
 from edgedeploy.errors import SpecError, Unreachable
 from edgedeploy.federated.connection import mailbox_of
 from edgedeploy.federated.coordinator import RANGES, Coordinator
@@ -86,7 +86,7 @@ def answered(asking: Coordinator, paths: dict[str, Path]) -> Any:
 
 
 def test_histograms_leave_under_masks_and_candidates_have_the_ranges_of_all_sites(tmp_path: Path) -> None:
-    with own_port() as port, sites_kit.recorded(port) as wire:
+    with kept_port() as port, sites_kit.recorded(port) as wire:
         paths, listed = written(tmp_path, wire.port, port, lambda name: ALLOWED)
         asking = coordinator(listed, tmp_path / "out")
         with pytest.raises(SpecError, match="--once"):

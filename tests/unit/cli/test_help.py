@@ -102,7 +102,7 @@ def completed(line: str) -> list[str]:
         "COMP_CWORD": str(len(words) - 1),
     }
     argv = [sys.executable, "-m", "edgedeploy"]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=300)
     return done.stdout.split()
 
 

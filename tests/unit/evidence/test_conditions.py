@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import made_up
 import pytest
+from simulated_clock import SimulatedClock
 
 from edgedeploy.evidence.conditions import COOL_MARGIN_C, cooled_c
 from edgedeploy.evidence.statistics import stability
@@ -113,11 +114,13 @@ class TestCoolDown:
         found = conditions.cool_down(60.0, 100.0, root)
         assert (found["from_c"], found["to_c"]) == (80.0, 58.0)
 
-    def test_gives_up_in_time(self, tmp_path: Path) -> None:
-        started = time.monotonic()
-        found = conditions.cool_down(60.0, 0.2, made_up_zone(tmp_path, 80.0))
+    def test_gives_up_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = SimulatedClock()
+        sleep = lambda seconds: clock.sleep_until_ns(clock.now_ns() + round(seconds * 1e9))  # noqa: E731
+        monkeypatch.setattr(conditions, "time", SimpleNamespace(monotonic_ns=clock.now_ns, sleep=sleep))
+        found = conditions.cool_down(60.0, 2.5, made_up_zone(tmp_path, 80.0))
         assert found["to_c"] == 80.0
-        assert time.monotonic() - started < 5.0
+        assert 2.5e9 <= found["waited_ns"] < 4e9
 
     def test_a_board_without_temperatures_does_not_wait(self, tmp_path: Path) -> None:
         assert "no readable zone" in conditions.cool_down(60.0, 100.0, tmp_path)["missing"]

@@ -83,9 +83,10 @@ def test_boards_that_stay_away_end_the_study_with_the_last_one() -> None:
 
 
 def test_the_end_of_a_study_ends_the_waiting() -> None:
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def come(pause: Callable[[float], None]) -> bool:
+        begun.set()
         try:
             while True:
                 pause(LIMIT_S)
@@ -95,4 +96,5 @@ def test_the_end_of_a_study_ends_the_waiting() -> None:
     absent = post("a", lambda variant: Scored((), {}), come=come, absent=True)
     with Crew([absent, post("b", lambda variant: Scored((), {}))]) as crew:
         assert crew.submit(made_up.variant()).result(LIMIT_S) == Scored((), {})
+        assert begun.wait(LIMIT_S)
     assert ended.is_set()

@@ -16,10 +16,12 @@ import pytest
 from made_up_search import SMALL, SPACE, landscape
 
 from edgedeploy.errors import BoardError, Busy, CommandFailed, OutOfTime, Quarantined, SpecError, Unreachable
+from edgedeploy.lab import crew as crew_module
 from edgedeploy.lab.crew import Crew, Machines, Post, abandoned
 from edgedeploy.lab.kinds import health_check, require_alike, require_comparable, require_unchanged
 from edgedeploy.records.board import BoardInfo
 from edgedeploy.records.variant import Variant
+from edgedeploy.search import loop
 from edgedeploy.search.loop import Finished, Outcome, Search
 from edgedeploy.search.space import Space
 
@@ -68,7 +70,7 @@ class SimulatedLab:
             clock=nullcontext,
         )
         with self.crew() as crew:
-            return search.run(crew, trials=trials, deadline_s=time.monotonic() + 120)
+            return search.run(crew, trials=trials, deadline_s=time.monotonic() + 600)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -173,17 +175,18 @@ def test_a_single_failure_sends_the_job_to_another_board(tmp_path: Path) -> None
     assert len(digests(lab)) == len(set(digests(lab))) == 8
 
 
-def test_a_crash_on_one_board_lets_the_others_finish_and_is_raised_with_its_traceback(tmp_path: Path) -> None:
-    crashed = threading.Event()
+def test_a_crash_on_one_board_lets_the_others_finish_and_is_raised_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = threading.Event()
+    monkeypatch.setattr(loop.LOG, "warning", lambda *told: known.set())
 
     def crash(name: str, variant: Variant) -> Outcome:
         if name == "a":
             wait_until(lambda: len(at_work) == 3)
-            crashed.set()
             raise ZeroDivisionError("a bug of ours")
         at_work.append(name)
-        crashed.wait(60)
-        time.sleep(0.5)  # until the crash is known
+        assert known.wait(60)
         return landscape(variant)
 
     at_work: list[str] = []
@@ -209,7 +212,9 @@ def test_the_error_of_a_studys_only_board_is_the_studys(tmp_path: Path) -> None:
     assert lab.aside == []
 
 
-def test_whoever_leaves_a_crew_interrupts_a_board_that_is_at_work(tmp_path: Path) -> None:
+def test_whoever_leaves_a_crew_interrupts_a_board_that_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As Ctrl-C does in the caller's thread: what the board holds is let go."""
 
     def endless(name: str, variant: Variant) -> Outcome:
@@ -220,6 +225,7 @@ def test_whoever_leaves_a_crew_interrupts_a_board_that_is_at_work(tmp_path: Path
         finally:
             let_go.set()
 
+    monkeypatch.setattr(crew_module, "LEAVE_S", 60.0)  # a busy machine: it is waited for until it has ended, or hangs
     at_work, let_go = threading.Event(), threading.Event()
     with pytest.raises(KeyboardInterrupt), SimulatedLab(tmp_path / "unused", "a", endless).crew() as crew:
         crew.submit(SPACE.baseline_variant("openvino"))
@@ -227,6 +233,34 @@ def test_whoever_leaves_a_crew_interrupts_a_board_that_is_at_work(tmp_path: Path
         raise KeyboardInterrupt
     assert let_go.is_set()
     assert not abandoned()
+
+
+def test_who_is_interrupted_just_when_its_job_is_over_keeps_no_other_board_from_leaving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt had come between the lock of the queue and its release, and the other boards waited for it for ever."""
+    at_work, over, interrupt = threading.Event(), threading.Event(), crew_module.interrupt
+
+    def work(name: str, variant: Variant) -> Outcome:
+        at_work.set()
+        assert over.wait(60)
+        return landscape(variant)
+
+    def late(thread: threading.Thread) -> None:
+        over.set()
+        time.sleep(0.2)  # time to come to the queue
+        interrupt(thread)
+
+    monkeypatch.setattr(crew_module, "interrupt", late)
+    monkeypatch.setattr(crew_module, "LEAVE_S", 60.0)
+    with SimulatedLab(tmp_path / "unused", evaluate=work).crew() as crew:
+        crew.submit(SPACE.baseline_variant("openvino"))
+        assert at_work.wait(60)
+    assert not abandoned()
+    asks = threading.Thread(target=crew.submit, args=(SPACE.baseline_variant("openvino"),), daemon=True)
+    asks.start()
+    asks.join(60)
+    assert not asks.is_alive(), "it has kept the queue"
 
 
 def test_the_last_board_takes_the_study_with_it(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import made_up_night as made_up
 import pytest
+from fault_kit import wait_for
 
 from edgedeploy.nightly.results import alarm, write_results
 from edgedeploy.nightly.results.alarm import environment, message, tell
@@ -78,15 +78,26 @@ def test_a_command_that_is_not_there_is_told_and_started_once_it_is(tmp_path: Pa
 
 
 def test_a_command_without_end_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alarm, "LIMIT_S", 2.4)  # a shell starts within it on a busy machine
-    program = f"sleep 60 & echo $! > {tmp_path / 'child'}; wait"
-    told = tell(NIGHT, ["/bin/sh", "-c", program], tmp_path)
-    assert told == AlarmTold("failed", "sh did not end within 2 s")
-    child = int((tmp_path / "child").read_text())
-    until = time.monotonic() + 20
-    while _runs(child) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not _runs(child)
+    child, usual = tmp_path / "child", subprocess.Popen.wait
+
+    def over(process: subprocess.Popen[bytes], limit_s: float | None = None) -> int:
+        """SIMULATION of time: the limit has passed as soon as the command has a child."""
+        if limit_s is None:
+            return usual(process)
+        wait_for("the command's child", lambda: child.exists() and child.read_text().endswith("\n"))
+        raise subprocess.TimeoutExpired(process.args, limit_s)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", over)
+    told = tell(NIGHT, ["/bin/sh", "-c", f"sleep 3000 & echo $! > {child}; wait"], tmp_path)
+    assert told == AlarmTold("failed", "sh did not end within 60 s")
+    wait_for("the child to end", lambda: not _runs(int(child.read_text())))
+
+
+def test_a_command_past_its_limit_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarm, "LIMIT_S", 0.6)
+    assert tell(NIGHT, ["/bin/sh", "-c", "exec sleep 3000"], tmp_path) == AlarmTold(
+        "failed", "sh did not end within 1 s"
+    )
 
 
 def _runs(pid: int) -> bool:
@@ -124,15 +135,18 @@ write_results(made_up_night.every_outcome(), (), Path(sys.argv[1]), sys.argv[2:]
 
 @pytest.mark.fault(4)
 def test_killed_while_it_sends_it_sends_nothing_again(tmp_path: Path) -> None:
-    started = tmp_path / "started"
-    command: Sequence[str] = ["/bin/sh", "-c", f"echo once >> {started}; sleep 2"]
+    started, sending = tmp_path / "started", tmp_path / "sending"
+    program = f"echo once >> {started}; echo $$ > {sending}; exec sleep 3000"
+    command: Sequence[str] = ["/bin/sh", "-c", program]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), *command], cwd=REPO, env=environment)
-    while not started.exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_for(
+        "it to send", lambda: process.poll() is not None or (sending.exists() and sending.read_text()[-1:] == "\n")
+    )
+    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
+    os.kill(int(sending.read_text()), signal.SIGKILL)
     written = write_results(NIGHT, (), tmp_path, command)
     assert started.read_text() == "once\n"
     assert written.night.told is not None and written.night.told.state == "unknown"

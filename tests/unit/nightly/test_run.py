@@ -16,6 +16,7 @@ from typing import Any
 
 import made_up
 import pytest
+from fault_kit import wait_for
 
 from edgedeploy.boards.care.quarantine import Quarantine
 from edgedeploy.errors import BundleError, Busy, CommandFailed, DamagedFile, HostKeyError, Unreachable
@@ -70,6 +71,7 @@ class Boards:
     kernels: dict[str, str] = field(default_factory=dict)
     takes_s: float = 0.0
     waits_s: float = 0.0
+    begun: Counter[str] = field(default_factory=Counter)
     _at_work: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -101,6 +103,7 @@ class Boards:
         info = self._info(board)
         with self._lock:
             self._at_work[info.kernel] += 1
+            self.begun[board] += 1
             assert self._at_work[info.kernel] == 1, "two sessions on one machine at the same time"
             self.side_by_side = max(self.side_by_side, sum(self._at_work.values()))
         give_up_s = time.monotonic() + self.waits_s
@@ -145,7 +148,7 @@ def outcomes(night: Night) -> dict[str, str]:
 
 
 def test_every_entry_is_measured_twice_on_each_of_its_boards_side_by_side(tmp_path: Path) -> None:
-    boards, heard = Boards(waits_s=20.0), list[Event]()
+    boards, heard = Boards(waits_s=60.0), list[Event]()
     night = run(lab(tmp_path, "abc", {"x": 1, "y": 1}), boards, observer=heard.append)
     assert sorted(boards.ran) == sorted((e, b, n) for e in "xy" for b in "abc" for n in (1, 2))
     assert boards.side_by_side > 1
@@ -181,8 +184,9 @@ def test_a_board_that_comes_back_while_others_work_has_its_jobs(tmp_path: Path) 
     boards = Boards(refuses={"b": Unreachable("connect to b.lab", "no route")})
 
     def back(entry: str, board: str, number: int) -> str:
-        boards.refuses.clear()
-        time.sleep(0.2)
+        if board == "a":  # at work until the other one is back
+            boards.refuses.clear()
+            wait_for("a job of the board that was away", lambda: boards.begun["b"])
         return ""
 
     boards.fails = back
@@ -246,23 +250,32 @@ def test_what_does_not_fit_into_the_budget_is_not_run_and_says_so(tmp_path: Path
     boards = Boards()
     night = run(lab(tmp_path, "a", {"minor": 1, "major": 2}, budget="300 s"), boards)
     assert outcomes(night) == {"minor@a": "young", "major@a": "young"}, "it took less than was expected"
-    boards = Boards(takes_s=0.6)
-    night = run(lab(tmp_path / "2", "a", {"minor": 1, "major": 2}, budget="241 s"), boards)
+    place = lab(tmp_path / "2", "a", {"minor": 1, "major": 2}, budget="300 s")
+    with closing(place.open()) as journal:
+        slow = NightRun(place, journal, parts=boards.parts())
+
+        def takes_a_minute(entry: str, board: str, number: int) -> str:
+            slow._deadline_s -= 60.0
+            return ""
+
+        boards.fails = takes_a_minute
+        night = slow.run(NIGHT)
     assert outcomes(night) == {"minor@a": "not_run", "major@a": "young"}
     assert "did not fit into" in night.verdicts[0].reason
     assert night.boards[0].waiting == 2
 
 
 def test_a_night_ends_with_its_budget_whatever_a_board_does(tmp_path: Path) -> None:
+    """SIMULATION of time: the board is at work when it is over."""
+
     def hangs(entry: str, board: str, number: int) -> str:
-        for _ in range(1000):
+        night._deadline_s = 0.0
+        while True:
             time.sleep(0.01)
-        return ""
 
     place = lab(tmp_path, "a", {"x": 1}, budget="400 s")
     with closing(place.open()) as journal:
         night = NightRun(place, journal, parts=Boards(fails=hangs).parts())
-        threading.Timer(1.0, lambda: setattr(night, "_deadline_s", 0.0)).start()
         found = night.run(NIGHT)
         assert outcomes(found) == {"x@a": "not_run"}
         assert [row.state for row in journal.jobs(NIGHT)] == ["not_run"] * 2

@@ -312,5 +312,5 @@ def test_a_boards_python_verifies_with_its_standard_library_alone(
         "print(verify(*sys.argv[1:]).identity, 'numpy' in sys.modules)"
     )
     argv = [python, "-I", "-S", "-c", code, str(place), str(trust)]  # -S: no installed package is seen
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     assert (done.stderr, done.stdout.split()) == ("", [Tree(whole).identity, "False"])

@@ -227,7 +227,7 @@ def test_an_outside_validator_finds_no_error(written: Path) -> None:
         pytest.skip("no dciodvfy on this machine: apt-get install dicom3tools")
 
     def errors(path: Path) -> list[str]:
-        done = subprocess.run([validator, "-new", str(path)], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run([validator, "-new", str(path)], capture_output=True, text=True, timeout=300, check=False)
         return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
 
     assert errors(written) == []

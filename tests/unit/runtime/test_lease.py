@@ -10,22 +10,25 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fault_kit import wait_for
 from lease_holders import Holder
 
 from edgedeploy.runtime.agent import lease
 from edgedeploy.runtime.agent.blobs import PART_PREFIX
 from edgedeploy.runtime.faults import RuntimeFault
 from edgedeploy.runtime.files import Root, write_json
-from edgedeploy.runtime.processes import boot_id, identity, is_alive
+from edgedeploy.runtime.processes import boot_id, identity, is_alive, with_argument
 from edgedeploy.runtime.sensors import powermode
 
-JOB = "ab" * 16
+JOB = uuid.uuid4().hex
+"""Of this process alone: tests beside this one end their own jobs."""
 LONG_S = 60.0
 
 
@@ -100,15 +103,18 @@ class Held:
 def job(root: Root) -> Iterator[subprocess.Popen[bytes]]:
     """A process of a job that an earlier holder left, with its folder."""
     (root.jobs / JOB).mkdir(parents=True)
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", JOB])
-    yield process
-    process.kill()
-    process.wait()
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3000)", JOB])
+    try:
+        wait_for("its arguments to be seen, which is a moment after it was started", lambda: with_argument(JOB))
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def ended(process: subprocess.Popen[bytes]) -> bool:
     try:
-        return process.wait(10) == -signal.SIGKILL
+        return process.wait(LONG_S) == -signal.SIGKILL
     except subprocess.TimeoutExpired:
         return False
 

@@ -68,7 +68,7 @@ class LeaseMachine(RuleBasedStateMachine):
         token = max(1, self.token - back)
         replaced = self.held is not None and token == self.token
         busy = self.held is not None and not replaced
-        asked = Holder(self.root.folder, owner, wait_s=0.0 if busy else 10.0, resume=token)
+        asked = Holder(self.root.folder, owner, wait_s=0.0 if busy else 60.0, resume=token)
         if replaced and self.held is not None:
             self.held.end()
             self.held = None

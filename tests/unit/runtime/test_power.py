@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fault_kit import wait_for
 
 from edgedeploy.errors import MeasurementError
-from edgedeploy.evidence.energy import Energy, energy_of, energy_text, trapezoid
-from edgedeploy.runtime.sensors import power
+from edgedeploy.evidence.energy import LEAST_SAMPLES, Energy, energy_of, energy_text, trapezoid
+from edgedeploy.runtime.sensors import energy, power
 from edgedeploy.runtime.sensors.energy import measure_energy
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "tegrastats"
@@ -262,8 +265,10 @@ class SimulatedBoard:
         self.working = False
         self.closed = False
         self.cores: list[int] = []
+        self.looks = 0
 
     def read(self) -> float:
+        self.looks += 1
         return 7.0 if self.working else 3.0
 
     def close(self) -> None:
@@ -273,15 +278,23 @@ class SimulatedBoard:
         assert do == "stretch"
         self.working = True
         start_ns = time.monotonic_ns()
-        time.sleep(arguments["for_ns"] / 1e9)
+        energy.time.sleep(arguments["for_ns"] / 1e9)
         end_ns = time.monotonic_ns()
         self.working = False
         return {"start_ns": start_ns, "end_ns": end_ns, "queries": 10}
 
+    def sleep(self, seconds: float) -> None:
+        """At least so long, and until the sensor was looked at often enough: a busy machine lets its thread wait."""
+        time.sleep(seconds)
+        looked = self.looks
+        wait_for("the thread that looks at the sensor", lambda: self.looks >= looked + LEAST_SAMPLES + 2)
+
 
 class TestSampling:
-    def test_a_simulated_board_end_to_end(self) -> None:
+    def test_a_simulated_board_end_to_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         board = SimulatedBoard()
+        clock = SimpleNamespace(sleep=board.sleep, monotonic_ns=time.monotonic_ns)
+        monkeypatch.setattr(energy, "time", clock)
         raw = measure_energy({"candidate": board, "baseline": board}, lambda: board, stretch_s=0.3)
         assert board.closed
         assert [item["side"] for item in raw["stretches"]] == ["candidate", "baseline", "baseline", "candidate"]
@@ -297,17 +310,20 @@ class TestSampling:
         worked_s = sum(end - start for start, end in worked) / 1e9
         assert found.energy_j * found.queries == pytest.approx(4.0 * worked_s, rel=0.02, abs=4.0 * 2 * 2 * apart_s / 2)
 
-    def test_a_sensor_that_fails_midway_costs_the_energy_only(self) -> None:
-        board = SimulatedBoard()
+    def test_a_sensor_that_fails_midway_costs_the_energy_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        board, gone = SimulatedBoard(), threading.Event()
         values = iter([3.0] * 20)
 
         def read() -> float:
             try:
                 return next(values)
             except StopIteration:
+                gone.set()
                 raise OSError("the rail went away") from None
 
         board.read = read  # type: ignore[method-assign]
+        clock = SimpleNamespace(sleep=lambda seconds: gone.wait(60), monotonic_ns=time.monotonic_ns)
+        monkeypatch.setattr(energy, "time", clock)
         raw = measure_energy({"candidate": board}, lambda: board, stretch_s=0.1)
         assert raw == {"missing": "simulated rail failed: the rail went away"}
 

@@ -36,7 +36,7 @@ def errors(path: Path) -> list[str]:
     validator = shutil.which("dciodvfy")
     if validator is None:
         pytest.skip("no dciodvfy on this machine: apt-get install dicom3tools")
-    done = subprocess.run([validator, "-new", str(path)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([validator, "-new", str(path)], capture_output=True, text=True, timeout=300, check=False)
     return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
 
 

@@ -11,12 +11,16 @@ import json
 import os
 import subprocess
 import sys
+import uuid
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
 import pytest
 from board_kit import constant_model, conv_model, make_payload
+from fault_kit import wait_for
 
 from edgedeploy import runtime
 from edgedeploy.boards.agent import file
@@ -33,6 +37,7 @@ from edgedeploy.runtime.sessions.open import open_session
 PACKAGE = Path(runtime.__file__).parent
 CPU_HAS_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(probe.probe()["isa"])
 
+PATIENT: dict[str, Any] = {"board": "b", "python": sys.executable, "timeout_s": 120.0}
 
 IMPORT_ALL = """
 import importlib, json, sys
@@ -61,19 +66,19 @@ class TestAgentFile:
 
     def test_a_damaged_agent_is_brought_anew(self, tmp_path: Path) -> None:
         with contextlib.closing(LocalTransport()) as transport:
-            client = AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
+            client = AgentClient.install(transport, root=str(tmp_path), **PATIENT)
             folder = tmp_path / "agents" / file.agent_file().sha256
             source = folder / "edgedeploy" / "runtime" / "sensors" / "probe.py"
             whole = source.read_bytes()
             source.write_bytes(whole.replace(b"cores", b"c0res"))
-            client = AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
+            client = AgentClient.install(transport, root=str(tmp_path), **PATIENT)
             assert source.read_bytes() == whole
             assert client.call("probe")["cores"] >= 1
         assert [path.name for path in (tmp_path / "agents").iterdir()] == [folder.name]
 
     def test_every_module_of_the_runtime_is_packed_and_imports_on_a_board(self, tmp_path: Path) -> None:
         with contextlib.closing(LocalTransport()) as transport:
-            AgentClient.install(transport, board="b", python=sys.executable, root=str(tmp_path))
+            AgentClient.install(transport, root=str(tmp_path), **PATIENT)
         folder = tmp_path / "agents" / file.agent_file().sha256
         there = sorted(path.relative_to(folder / "edgedeploy" / "runtime") for path in folder.rglob("runtime/**/*.py"))
         here = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__main__.py")
@@ -220,17 +225,21 @@ class TestProcesses:
         assert not processes.is_alive({**who, "boot_id": "another boot"})
 
     def test_ends_exactly_the_processes_with_the_argument(self) -> None:
-        mark, other = "mark-1f3a", "mark-1f3ab"
-        program = "import time; time.sleep(60)"
+        mark = f"mark-{uuid.uuid4().hex}"
+        other = f"{mark}b"
+        program = "import time; time.sleep(3000)"
         marked = subprocess.Popen([sys.executable, "-c", program, mark])
         spared = subprocess.Popen([sys.executable, "-c", program, other])
         try:
-            assert processes.end_all_with_argument(mark) == 1
-            assert marked.wait(5) != 0
+            for each in (mark, other):
+                wait_for("arguments to be seen, a moment after the start", partial(processes.with_argument, each))
+            assert processes.end_all_with_argument(mark, patience_s=60.0) == 1
+            assert marked.wait(60) != 0
             assert spared.poll() is None
         finally:
-            spared.kill()
-            spared.wait()
+            for process in (marked, spared):
+                process.kill()
+                process.wait()
 
     def test_json_file_is_whole_or_none(self, tmp_path: Path) -> None:
         path = tmp_path / "status.json"

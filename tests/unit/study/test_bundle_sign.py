@@ -177,7 +177,7 @@ def test_an_encrypted_bundle_is_its_recipients(unsigned: Path, tmp_path: Path) -
 
 def run(*words: str) -> tuple[int, str]:
     argv = [sys.executable, "-m", "edgedeploy", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stdout + done.stderr
 
 
