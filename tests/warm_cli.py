@@ -223,7 +223,10 @@ def keep(program: str, link: socket.socket) -> int:
 def _read(link: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        data += link.recv(size - len(data))
+        part = link.recv(size - len(data))
+        if not part:
+            raise EOFError("who asked was gone before all was said")
+        data += part
     return data
 
 

@@ -59,7 +59,7 @@ class ProcessGrid(LocalGrid):
         deadline = None if timeout is None else time.monotonic() + timeout
         asked = list(messages)
         faults = {message.metadata.dst_node_id: self._started(message.metadata.dst_node_id) for message in asked}
-        sent = [(message, faults[message.metadata.dst_node_id] or self._sent(message)) for message in asked]
+        sent = [(message, faults[message.metadata.dst_node_id] or self._sent(message, deadline)) for message in asked]
         return [self._reply(message, fault, deadline) for message, fault in sent]
 
     def _started(self, node: int) -> str:
@@ -74,14 +74,14 @@ class ProcessGrid(LocalGrid):
             return f"its process cannot be started ({exc})"
         return ""
 
-    def _sent(self, message: Message) -> str:
-        """Why it could not be sent; empty where it was."""
+    def _sent(self, message: Message, deadline: float | None) -> str:
+        """Why it could not be sent; empty where it was. A site that is stopped reads nothing."""
         try:
             process = self._running[message.metadata.dst_node_id]
             assert process.stdin is not None
             data = message_to_proto(message).SerializeToString()
-            process.stdin.write(_LENGTH.pack(len(data)) + data)
-            process.stdin.flush()
+            os.set_blocking(process.stdin.fileno(), False)
+            _write(process.stdin.fileno(), _LENGTH.pack(len(data)) + data, deadline)
         except OSError as exc:
             return f"its process cannot be reached ({exc})"
         return ""
@@ -122,7 +122,7 @@ def serve(app: App, node: int) -> None:
             reply = Message(Error(code, f"{type(exc).__name__}: {exc}"), reply_to=message)
         data = message_to_proto(reply).SerializeToString()
         try:
-            _write(answers, _LENGTH.pack(len(data)) + data)
+            _write(answers, _LENGTH.pack(len(data)) + data, None)
         except BrokenPipeError:
             return  # the server is gone: what was trained for it is of no use
 
@@ -152,7 +152,11 @@ def _bytes(descriptor: int, count: int, deadline: float | None) -> bytes:
     return b"".join(parts)
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _write(descriptor: int, data: bytes, deadline: float | None) -> None:
+    """Raises ``ConnectionError`` where the other side does not read in time, if this end of the pipe does not block."""
     left = memoryview(data)
     while left:
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([], [descriptor], [], left_s)[1]:
+            raise ConnectionError("it does not read what it is sent")
         left = left[os.write(descriptor, left) :]

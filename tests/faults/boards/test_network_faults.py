@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from board_kit import ENDLESS_ASLEEP, OUTPUTS_ONLY, make_job, make_payload
@@ -25,6 +26,7 @@ from fault_kit import (
 
 from edgedeploy.boards.agent.board import RemoteBoard
 from edgedeploy.boards.agent.session import BoardOptions
+from edgedeploy.boards.ssh.files import Moved, SftpFiles
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import Unreachable
 from edgedeploy.records.job import Job, MeasurePlan, RawRun
@@ -60,9 +62,12 @@ def cable(disk: Path) -> Iterator[Cable]:
 
 def board_at(cable: Cable, root: Path, connect_s: float | None = None, **options: object) -> RemoteBoard:
     limit_s = max(1.0, 5 * agent_pace_s())
+    connected: list[float] = []
 
     def connect() -> SshTransport:
-        return SshTransport(cable.target, connect_timeout_s=connect_s or limit_s, stall_s=1.0)
+        """The first connection, which nothing tries again, has time."""
+        connected.append(connect_s or (limit_s if connected else 60.0))
+        return SshTransport(cable.target, connect_timeout_s=connected[-1], stall_s=1.0)
 
     given = {"command_timeout_s": 2 * limit_s, "reconnects": 30, "reconnect_pause_s": 0.3, **options}
     return local_board(root, connect, **given)
@@ -128,7 +133,9 @@ def part_sizes(blobs: Path) -> list[int]:
 
 @pytest.mark.fault(2, 7)
 @pytest.mark.parametrize("kind", ["silence", "mute", "reset"])
-def test_connection_lost_during_the_upload(kind: str, cable: Cable, disk: Path, tmp_path: Path) -> None:
+def test_connection_lost_during_the_upload(
+    kind: str, cable: Cable, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half an upload is no blob: it is brought again. The board's disk is a real one with room for the job, and for little
     more: what the first attempt left is in nobody's way."""
     payload = make_payload(tmp_path / "job", cases=12_000)
@@ -138,13 +145,31 @@ def test_connection_lost_during_the_upload(kind: str, cable: Cable, disk: Path, 
     (disk / kind).mkdir()
     blobs = root / "blobs"
     seen: list[int] = []
+    lost, put = threading.Event(), SftpFiles.put
+
+    class Half:
+        """The file that is sent, at whose half the link is lost."""
+
+        def __init__(self, stream: IO[bytes]) -> None:
+            self._stream = stream
+
+        def read(self, count: int) -> bytes:
+            if self._stream.tell() > size // 2 and not lost.is_set():
+                wait_for("a part to be on the board", lambda: any(n > size // 20 for n in part_sizes(blobs)))
+                getattr(cable, kind)()
+                seen.append(max(part_sizes(blobs)))
+                lost.set()
+            return self._stream.read(count)
+
+    def put_half(files: SftpFiles, stream: IO[bytes], remote: str, size_bytes: int, moved: Moved) -> None:
+        put(files, Half(stream) if size_bytes == size else stream, remote, size_bytes, moved)  # type: ignore[arg-type]
 
     def fault() -> None:
-        wait_for("the upload to be under way", lambda: any(size // 20 < n < size for n in part_sizes(blobs)))
-        getattr(cable, kind)()
-        seen.append(max(part_sizes(blobs)))
+        assert lost.wait(300.0)
         time.sleep(2.0)
         cable.mend()
+
+    monkeypatch.setattr(SftpFiles, "put", put_half)
 
     try:
         run = measured_while(board_at(cable, disk / kind), Job(payload, None, OUTPUTS_ONLY), tmp_path, fault)

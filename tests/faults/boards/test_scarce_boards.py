@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import made_up
 import pytest
 from board_kit import OUTPUTS_ONLY, hungry_model, make_job, make_payload, need_sshd
-from fault_kit import cgroup_v1, command, inside, local_board, small_disk, wait_for
+from fault_kit import cgroup_v1, command, inside, local_board, small_disk
 
 from edgedeploy.boards.emulated.board import serve
 from edgedeploy.boards.local import LocalTransport
 from edgedeploy.boards.ssh.transport import SshTransport
 from edgedeploy.errors import CommandFailed, MeasurementError
 from edgedeploy.evidence.statistics import stability
+from edgedeploy.interfaces.board import Transport
 from edgedeploy.records.job import Job, MeasurePlan
 
 pytestmark = pytest.mark.waiting
@@ -70,8 +70,10 @@ def test_work_beside_the_run_makes_it_invalid(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(7)
-@pytest.mark.parametrize("kind", ["local", "sshd"])
-def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", [LocalTransport, SshTransport])
+def test_disk_that_fills_during_the_upload(
+    transport: type[Transport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There was room when it was asked for, and somebody else takes it while the file grows. It is said, no half file stays
     in the way of the next, and what ran before runs again."""
     need_sshd()
@@ -82,34 +84,24 @@ def test_disk_that_fills_during_the_upload(kind: str, tmp_path: Path) -> None:
         blobs, taken = disk / "root" / "blobs", disk / "of somebody else"
         assert size > 6 << 20, "the upload takes a while"
 
-        def crowd() -> None:
-            """As soon as the upload has begun, all the room that is left is taken."""
-            wait_for("the upload to begin", lambda: any(path.stat().st_size for path in blobs.glob(".part-*")))
-            with suppress(OSError), taken.open("wb", buffering=0) as stream:
-                while True:
-                    stream.write(bytes(1 << 16))
-
+        put: Callable[..., None] = transport.put
         crowded: list[Path] = []
 
-        class Crowded(LocalTransport):
-            """A copy on one machine is over in a moment: the room is taken before it."""
+        def crowded_put(link: Transport, source: Path, remote: str, *, timeout_s: float) -> None:
+            """When the file comes, somebody else has taken what leaves half of its room."""
+            if source.stat().st_size == size and not crowded:
+                crowded.append(source)
+                stats = os.statvfs(disk)
+                taken.write_bytes(bytes(stats.f_bavail * stats.f_frsize - size // 2))
+            put(link, source, remote, timeout_s=timeout_s)
 
-            def put(self, source: Path, remote: str, *, timeout_s: float) -> None:
-                if source.stat().st_size == size and not crowded:
-                    crowded.append(source)
-                    stats = os.statvfs(disk)
-                    taken.write_bytes(bytes(stats.f_bavail * stats.f_frsize - size // 2))
-                super().put(source, remote, timeout_s=timeout_s)
-
-        connect = Crowded if kind == "local" else lambda: SshTransport(target)
+        monkeypatch.setattr(transport, "put", crowded_put)
+        connect = LocalTransport if transport is LocalTransport else lambda: SshTransport(target)
         with local_board(disk / "root", connect).session() as session:
             session.measure(old, tmp_path)
             before = {path.name: path.read_bytes() for path in blobs.iterdir()}
-            thread = threading.Thread(target=crowd if kind == "sshd" else list)
-            thread.start()
             with pytest.raises(CommandFailed, match=r"disk_full: \d+ bytes are needed, \d+ are free") as caught:
                 session.measure(Job(payload, None, OUTPUTS_ONLY), tmp_path)
-            thread.join()
             assert "Free space under" in caught.value.remedy
             left = {path.name: path.read_bytes() for path in blobs.iterdir()}
             assert left.items() <= before.items(), "what is left is whole: room may be made, and nothing is half there"

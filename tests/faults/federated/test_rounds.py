@@ -117,3 +117,11 @@ def test_all_processes_start_before_any_is_written_to(tmp_path: Path) -> None:
         large = {"w": np.zeros(1 << 17)}
         recover(grid, large, tmp_path, RecoverySettings(1, attempts=1, timeout_s=5))
     assert (tmp_path / "1.met").exists()
+
+
+def test_a_site_that_reads_nothing_is_left_out_at_the_limit(tmp_path: Path) -> None:
+    """As one that is stopped: the server had waited for it to read for ever."""
+    commands = {node: [sys.executable, "-c", "import time; time.sleep(3000)"] for node in (1, 2)}
+    with ProcessGrid(commands) as grid, pytest.raises(NoAggregate, match="does not read what it is sent"):
+        large = {"w": np.zeros(1 << 17)}
+        recover(grid, large, tmp_path, RecoverySettings(1, attempts=1, timeout_s=0.5))
