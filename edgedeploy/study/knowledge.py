@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edgedeploy.compress.sizes import widths_of
+from edgedeploy.compress.sizes import shapes_of, widths_of
 from edgedeploy.interfaces.task import Task
 from edgedeploy.records.goals import Constraint
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.ladder import Ladder
@@ -23,7 +25,7 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.paces import Paces
 from edgedeploy.study.sizes import Sizes
 from edgedeploy.study.store import Store
-from edgedeploy.study.twins import Twins
+from edgedeploy.study.twins import WIDTH, Arch, Twins
 
 if TYPE_CHECKING:
     from edgedeploy.search.space import Space
@@ -54,10 +56,8 @@ def knowledge_of(
     directions = [metrics[goal.metric].direction for goal in spec.objectives]
     mending = Mending(directions, answers, lambda target, precision: _begun_with(space, target, precision))
     refused = Refused(rungs)
-    has_rules = bool(space.never or space.only)  # else every width goes with everything
-    twins = Twins(
-        lambda arch, width: widths_of(task, dict(arch), width), space.offers if has_rules else lambda variant: True
-    )
+    has_rules = bool(space.never or space.only)  # else every share goes with everything
+    twins = Twins(partial(_left_of, task), space.offers if has_rules else lambda variant: True)
 
     def told_anyway(variant: Variant, outcome: Outcome) -> None:
         mending.told(variant, outcome)
@@ -100,6 +100,13 @@ def knowledge_of(
         trains=lambda variant: rungs.below(variant) is not None,
         told=told,
     )
+
+
+def _left_of(task: Task, arch: Arch, name: str, share: float) -> Hashable:
+    """See :class:`edgedeploy.study.twins.Twins`."""
+    if name == WIDTH:
+        return widths_of(task, dict(arch), share)
+    return shapes_of(task, dict(arch), Shrink.of({name: share}, ()))
 
 
 def _of_the_file(spec: StudySpec, metrics: Mapping[str, MetricInfo], sizes: Sizes) -> Knowledge:

@@ -10,6 +10,7 @@ from made_up_search import SPACE
 
 from edgedeploy.records.canonical import Choices
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Failed, Scored
@@ -133,6 +134,15 @@ def test_a_width_stands_for_another_one_where_it_may_be_tried(
     found.told(half, Scored((0.8, 0.5), {}))
     assert found.left_out(replace(half, width=0.25)) == "its network is that of width 0.5"
     assert bool(found.left_out(replace(half, width=0.25, target="openvino"))) is not forbidden
+
+
+def test_a_depth_stands_for_another_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knowledge, "shapes_of", lambda task, arch, shrink: int(6 * shrink.depth))
+    found = known(tmp_path)
+    half = Variant("onnxruntime", "float32", 1.0, (("resolution", 128),), 2, shrink=Shrink(depth=0.5))
+    found.told(half, Scored((0.8, 0.5), {}))
+    assert found.left_out(replace(half, shrink=Shrink(depth=0.6))) == "its network is that of depth 0.5"
+    assert not found.left_out(replace(half, shrink=Shrink(depth=0.7)))
 
 
 def test_a_loss_counts_from_what_the_search_begins_with(tmp_path: Path) -> None:

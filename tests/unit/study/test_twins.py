@@ -1,4 +1,4 @@
-"""Widths that leave one network are evaluated once, whichever of them comes first."""
+"""Shares that leave one network are evaluated once, whichever of them comes first."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from made_up_search import SPACE
 
+from edgedeploy.records.elastic import NO_ELASTIC, Elastic
 from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.outcomes import Failed, Scored
-from edgedeploy.study.twins import Arch, Twins, Widths
+from edgedeploy.study.twins import Arch, Twins
 
 LARGE: Arch = (("kernel", 5),)
 HALF = Variant("onnxruntime", "int8", 0.5, (("kernel", 3),), 1)
@@ -21,11 +22,14 @@ def anything(variant: Variant) -> bool:
     return True
 
 
-def rounded(arch: Arch, width: float) -> Widths:
-    """As layers of 8 and 16 channels are, in steps of four; the larger kernel cannot be cut at all."""
+def rounded(arch: Arch, name: str, share: float) -> tuple[int, ...]:
+    """As layers of 8 and 16 channels are, in steps of four, and as 6 blocks of 4 heads and 12 features each; the larger
+    kernel cannot be cut at all."""
     if arch == LARGE:
         return ()
-    return tuple(max(4, int(channels * width) // 4 * 4) for channels in (8, 16))
+    if name == "width":
+        return tuple(max(4, int(channels * share) // 4 * 4) for channels in (8, 16))
+    return (max(1, int({"depth": 6, "heads": 4, "mlp": 12}[name] * share)),)
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.5, 0.6), (0.6, 0.5)])
@@ -48,9 +52,65 @@ def test_other_networks_are_not_left_out() -> None:
         replace(HALF, width=1.0),
         replace(HALF, width=0.6, allocation="bytes"),
         replace(HALF, width=0.6, shrink=Shrink(depth=0.5)),
+        replace(HALF, width=0.6, shrink=Shrink(rank=0.5)),
+        replace(HALF, width=0.6, elastic=Elastic(2, (0.5, 0.6), ("bytes",))),
+        replace(HALF, width=1.0, shrink=Shrink(depth=0.5)),
+        replace(HALF, width=1.0, shrink=Shrink(student="tiny")),
         replace(HALF, width=0.6, arch=(("kernel", 7),)),
     ):
         assert not twins.left_out(variant), variant.label
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (Shrink(depth=0.5), Shrink(depth=0.6), "depth 0.5"),
+        (Shrink(depth=0.6), Shrink(depth=0.5), "depth 0.6"),
+        (Shrink(heads=0.5), Shrink(heads=0.7), "heads 0.5"),
+        (Shrink(mlp=0.5), Shrink(mlp=0.55), "mlp 0.5"),
+        (Shrink(depth=0.5, heads=0.5, rank=0.5), Shrink(depth=0.6, heads=0.7, rank=0.5), "depth 0.5 and heads 0.5"),
+        (Shrink(depth=0.5, tokens=0.5), Shrink(depth=0.6, tokens=0.5), "depth 0.5"),
+    ],
+)
+@pytest.mark.parametrize("elastic", [NO_ELASTIC, Elastic(2, (), (), (0.5, 0.6))])
+def test_blocks_heads_and_features_round_too(first: Shrink, second: Shrink, words: str, elastic: Elastic) -> None:
+    twins = Twins(rounded, anything)
+    one, other = (replace(HALF, width=1.0, shrink=shrink, elastic=elastic) for shrink in (first, second))
+    assert not twins.left_out(other)
+    twins.told(one, ANSWERED)
+    assert twins.left_out(replace(other, target="openvino")) == f"its network is that of {words}"
+
+
+def test_a_width_and_a_depth_may_both_round() -> None:
+    twins = Twins(rounded, anything)
+    twins.told(replace(HALF, shrink=Shrink(depth=0.5)), ANSWERED)
+    both = replace(HALF, width=0.6, shrink=Shrink(depth=0.6))
+    assert twins.left_out(both) == "its network is that of width 0.5 and depth 0.5"
+    assert twins.left_out(replace(both, width=0.5)) == "its network is that of depth 0.5"
+    assert not twins.left_out(replace(both, shrink=Shrink(depth=0.7)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (Shrink(depth=0.5), Shrink(depth=0.7)),
+        (Shrink(depth=0.5), Shrink(depth=0.5, heads=0.9)),
+        (Shrink(depth=0.5), Shrink(depth=0.6, rank=0.5)),
+        (Shrink(depth=0.5, tokens=0.5), Shrink(depth=0.6, tokens=0.6)),
+    ],
+)
+def test_other_blocks_are_another_network(first: Shrink, second: Shrink) -> None:
+    twins = Twins(rounded, anything)
+    twins.told(replace(HALF, width=1.0, shrink=first), ANSWERED)
+    assert not twins.left_out(replace(HALF, width=1.0, shrink=second))
+
+
+def test_heads_of_a_narrower_network_round_otherwise() -> None:
+    """Of which nothing is known: an architecture's whole network is asked."""
+    twins = Twins(rounded, anything)
+    twins.told(replace(HALF, shrink=Shrink(heads=0.5)), ANSWERED)
+    assert not twins.left_out(replace(HALF, shrink=Shrink(heads=0.7)))
+    assert twins.left_out(replace(HALF, width=0.6, shrink=Shrink(heads=0.5))), "these have the same share of them"
 
 
 def test_what_was_never_evaluated_stands_for_nothing() -> None:
@@ -66,7 +126,7 @@ def test_a_width_that_may_not_be_tried_stands_for_nothing() -> None:
     """`[[never]]` of one of them on a target had kept that target from the network altogether."""
     never = ({"target": ("openvino",), "width": (0.5,)},)
     space = replace(SPACE, parameters={"width": (1.0, 0.6, 0.5, 0.7)}, never=never)
-    twins = Twins(lambda arch, width: (4,), space.offers)
+    twins = Twins(lambda arch, name, share: (4,), space.offers)
     half, wider, widest = (space.variant({"target": "openvino", "width": width}) for width in (0.5, 0.6, 0.7))
     twins.told(replace(half, target="onnxruntime"), ANSWERED)
     assert twins.left_out(replace(wider, target="onnxruntime")) == "its network is that of width 0.5"
@@ -78,7 +138,7 @@ def test_a_width_that_may_not_be_tried_stands_for_nothing() -> None:
 def test_no_network_is_cut_where_no_other_width_was_evaluated() -> None:
     """Each takes a while: the model is built, and followed layer by layer."""
     cut: list[float] = []
-    twins = Twins(lambda arch, width: (cut.append(width), (4,))[1], anything)
+    twins = Twins(lambda arch, name, share: (cut.append(share), (4,))[1], anything)
     for precision in ("float32", "int8"):
         twins.told(replace(HALF, precision=precision), ANSWERED)
         assert not twins.left_out(replace(HALF, target="openvino")) and not cut
