@@ -48,8 +48,10 @@ def knowledge_of(
     store: Store,
     account: Account,
     left_s: Callable[[], float],
+    channels_of: Callable[[Variant], Hashable],
 ) -> Knowledge:
-    """Of the study file and the task; with rungs of recovery, of what its folder says trainings took too."""
+    """Of the study file and the task; with rungs of recovery, of what its folder says trainings took too. ``channels_of``
+    is that of :class:`edgedeploy.study.twins.Twins`."""
     sizes = Sizes(task, space)
     plain = _of_the_file(spec, metrics, sizes)
     answers = [index for index, goal in enumerate(spec.objectives) if goal.metric not in BOARD_METRICS]
@@ -57,7 +59,7 @@ def knowledge_of(
     mending = Mending(directions, answers, lambda target, precision: _begun_with(space, target, precision))
     refused = Refused(rungs)
     has_rules = bool(space.never or space.only)  # else every share goes with everything
-    twins = Twins(partial(_left_of, task), space.offers if has_rules else lambda variant: True)
+    twins = Twins(partial(_left_of, task), channels_of, space.offers if has_rules else lambda variant: True)
 
     def told_anyway(variant: Variant, outcome: Outcome) -> None:
         mending.told(variant, outcome)

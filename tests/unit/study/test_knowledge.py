@@ -68,12 +68,16 @@ trials = 4
 """
 
 
+def width_of(variant: Variant) -> int:
+    return int(10 * variant.width)
+
+
 def known(tmp_path: Path, text: str = GOALS, space: Space = SPACE) -> Knowledge:
     spec, _ = parse_spec(text, tmp_path / "study.toml")
     metrics = {**spec.metric_table({}), "dice_mean": MetricInfo("maximize", "1", "overlap", bound=1.0)}
     store = Store(tmp_path / "out")
     rungs = Rungs.of(spec.space.get("recovery_epochs", ()))
-    return knowledge_of(spec, object(), space, metrics, rungs, store, Account(store), lambda: 1000.0)  # type: ignore[arg-type]
+    return knowledge_of(spec, object(), space, metrics, rungs, store, Account(store), lambda: 1000.0, width_of)  # type: ignore[arg-type]
 
 
 def test_a_limit_on_an_objective_says_what_is_of_no_use(tmp_path: Path) -> None:
