@@ -101,6 +101,8 @@ class Metric(MetricInfo):
     """Why no emulated board has it, whatever its clock; empty where one may."""
     shown: Literal["quantity", "times"] = "quantity"
     """With its unit, or as so many times something else."""
+    signed: bool = False
+    """Its values may be below zero, and so may a limit on it."""
     exact: bool = False
     """Taken as it is: two values differ by what they differ by."""
     strict: bool = False
