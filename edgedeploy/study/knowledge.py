@@ -162,7 +162,7 @@ def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, tup
 
 
 def _bounds(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[int, float]:
-    bounds = ((index, metrics[goal.metric].bound) for index, goal in enumerate(spec.objectives))
+    bounds = ((index, metrics[goal.metric].best) for index, goal in enumerate(spec.objectives))
     return {index: bound for index, bound in bounds if bound is not None}
 
 

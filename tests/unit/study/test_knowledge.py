@@ -19,7 +19,7 @@ from edgedeploy.search.space import Space
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.study import knowledge
 from edgedeploy.study.account import Account
-from edgedeploy.study.knowledge import NO_NETWORK, knowledge_of, without_effect
+from edgedeploy.study.knowledge import NO_NETWORK, _bounds, knowledge_of, without_effect
 from edgedeploy.study.store import Store
 
 
@@ -85,7 +85,14 @@ def test_a_limit_on_an_objective_says_what_is_of_no_use(tmp_path: Path) -> None:
     assert found.limits == {0: 0.5, 1: pytest.approx(0.7)}
     assert found.limited == {"0 dice_mean", "1 cpu_time_ratio"}, "the memory is no objective"
     assert found.linear == frozenset({1})
-    assert found.bounds == {0: 1.0}, "a ratio of times has none"
+    assert found.bounds == {0: 1.0, 1: 0.0}, "a ratio of times is not below zero"
+
+
+def test_what_cannot_be_is_told_of_nobody(tmp_path: Path) -> None:
+    """A share of right answers of 1.03 at best had been told, where its task named no bound."""
+    spec, _ = parse_spec(GOALS, tmp_path / "study.toml")
+    right = MetricInfo("maximize", "1", "share of right answers", yes_or_no=True)
+    assert _bounds(spec, {**spec.metric_table({}), "dice_mean": right})[0] == 1.0
 
 
 def test_a_study_without_rungs_knows_nothing_of_costs(tmp_path: Path) -> None:
