@@ -287,6 +287,7 @@ def _shaped(
     *,
     like: Path | None = None,
     times: LayerTimes | None = None,
+    gates: dict[str, torch.Tensor] | None = None,
 ) -> tuple[nn.Module, InheritReport]:
     """The variant's model before any training of its own: inherited and pruned; by sensitivity, unless the weights in the
     file ``like`` tell the width of every layer."""
@@ -307,7 +308,9 @@ def _shaped(
         raise SpecError(
             f"allocation of {variant.label}", found, "Give it these members, or search the uniform allocation"
         )
-    gates = gate_gradients(whole, task, variant.arch_kwargs, SENSITIVITY_BATCHES, task.recovery_recipe.seed)
+    gates = {} if gates is None else gates
+    if not gates:
+        gates |= gate_gradients(whole, task, variant.arch_kwargs, SENSITIVITY_BATCHES, task.recovery_recipe.seed)
     sensitivity = Sensitivity(cast(Allocation, variant.allocation), gates, times)
     return prune(model, inputs, variant.width, sensitivity=sensitivity), report
 
@@ -356,12 +359,14 @@ def layer_widths(
     *,
     own_weights: bool = False,
     times: LayerTimes | None = None,
+    gates: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, int]:
     """Output channels of each layer of the variant's model; the weights in the file ``like`` tell them, if there is one.
-    ``times``: see :func:`derive`."""
+    ``times``: see :func:`derive`. ``gates`` keeps what the architecture's layers are weighed by, for its other widths: it is
+    filled where it is empty."""
     if like is not None:
         return widths_in(like, built(task, variant.arch_kwargs))
-    return channel_widths(_shaped(task, variant, baseline_model, own_weights, times=times)[0])
+    return channel_widths(_shaped(task, variant, baseline_model, own_weights, times=times, gates=gates)[0])
 
 
 def parameters_in(path: Path, model: nn.Module) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from edgedeploy.errors import EdgeDeployError
 from edgedeploy.interfaces.task import ReadyMade, Task
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Scalar
 
 LOG: Final = logging.getLogger(__name__)
@@ -51,6 +52,26 @@ def widths_of(task: Task, arch: Mapping[str, Scalar], width: float) -> tuple[int
         LOG.debug("no widths of %s at %g: %s", dict(arch), width, exc)
         return ()
     return tuple(channel_widths(pruned).values())
+
+
+def shapes_of(task: Task, arch: Mapping[str, Scalar], shrink: Shrink) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and shapes of the parameters that ``shrink`` leaves of the task's model. The first blocks go, where a variant
+    chooses them by cases: how many is the same. Empty for a task that builds no model, and for one that cannot be made
+    smaller so: a trial tells that."""
+    if isinstance(task, ReadyMade):
+        return ()
+    import torch
+
+    from edgedeploy.compress.model import one_case
+    from edgedeploy.compress.shrink.apply import shrunk
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            smaller = shrunk(task.build(**arch).eval(), shrink, one_case(task, arch), None)
+    except Exception as exc:  # the user's own code, or no network of that share
+        LOG.debug("no shapes of %s with %s: %s", dict(arch), shrink.label, exc)
+        return ()
+    return tuple((name, tuple(tensor.shape)) for name, tensor in smaller.named_parameters())
 
 
 def _followed(task: Task, arch: Mapping[str, Scalar], model: Any) -> Mapping[str, float]:

@@ -235,6 +235,7 @@ METRICS: Final[Sequence[Metric]] = (
         text="growth of the windows' median latency",
         source=Source("sustained course", "slope"),
         scenario="sustained",
+        signed=True,
     ),
     Metric(
         name="sustained_slowdown_ratio",
@@ -253,6 +254,7 @@ METRICS: Final[Sequence[Metric]] = (
         source=Source("sustained heating"),
         missing="no temperature sensor",
         scenario="sustained",
+        signed=True,
     ),
     *SCENARIO_ROWS,
 )

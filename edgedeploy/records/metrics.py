@@ -40,6 +40,13 @@ class MetricInfo:
     bound: float | None = None
     yes_or_no: bool | None = None
 
+    @property
+    def best(self) -> float | None:
+        """The best value that there can be: ``bound``, else that of a mean of zeros and ones; None where it is unknown."""
+        if self.bound is None and self.yes_or_no:
+            return 1.0 if self.direction == "maximize" else 0.0
+        return self.bound
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MetricInfo:
         """Keys that this version does not know are left out; older files lack those that have a default."""
@@ -101,6 +108,8 @@ class Metric(MetricInfo):
     """Why no emulated board has it, whatever its clock; empty where one may."""
     shown: Literal["quantity", "times"] = "quantity"
     """With its unit, or as so many times something else."""
+    signed: bool = False
+    """Its values may be below zero, and so may a limit on it."""
     exact: bool = False
     """Taken as it is: two values differ by what they differ by."""
     strict: bool = False
@@ -116,6 +125,11 @@ class Metric(MetricInfo):
         if not self.name:
             raise ValueError("a metric needs a name")
         object.__setattr__(self, "heading", self.heading or derived_heading(self.name))
+
+    @property
+    def best(self) -> float | None:
+        """No time, size or share is negative."""
+        return 0.0 if self.direction == "minimize" and not self.signed else super().best
 
     @property
     def queries(self) -> int:

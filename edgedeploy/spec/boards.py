@@ -73,7 +73,7 @@ class BoardTable(Table):
     """With kind = "emulated": which SSH server it is, this host's sshd or the one that comes with edgedeploy."""
     governor: str | None = None
     """CPU frequency governor, such as "performance", set for each run and restored after it."""
-    nvpmodel: int | str | None = None
+    nvpmodel: Annotated[int, Field(ge=0)] | str | None = None
     """Power mode of a Jetson, by number or name, set for each run and restored after it, even after a crash. A board that
     does not allow it refuses the run."""
     power_cycle: tuple[str, ...] = ()

@@ -6,9 +6,12 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from edgedeploy.records.metrics import Direction
+from edgedeploy.records.metric_table import BOARD_METRICS
+from edgedeploy.records.metrics import Direction, MetricInfo
+from edgedeploy.records.units import parse_quantity
 from edgedeploy.spec.evidence import NotNegative
 from edgedeploy.spec.scenarios import Table as _Table
+from edgedeploy.spec.source import SpecSource
 
 
 class ObjectiveTable(_Table):
@@ -31,11 +34,12 @@ class ConstraintTable(_Table):
     metric: str
     """Name of a metric: of the task, of the board, or of a scenario."""
     at_most: float | str | None = None
-    """Upper limit with its unit, such as "40 ms" or "8 MB"; a bare number for metrics without a unit."""
+    """Upper limit with its unit, such as "40 ms" or "8 MB"; a bare number for metrics without a unit. What a board measures
+    from zero on has none below it."""
     at_least: float | str | None = None
     """Lower limit, as `at_most`. Exactly one of the two is given."""
     margin: float | str = 0.0
-    """How far inside the limit a measured value has to be, with its unit."""
+    """How far inside the limit a measured value has to be, with its unit; 0 or more."""
 
     @model_validator(mode="after")
     def _one_limit(self) -> ConstraintTable:
@@ -50,3 +54,25 @@ class PickTable(_Table):
     non_inferiority_margin: NotNegative | str | None = None
     """How much of the first objective of the task a pick may lose against the baseline, in that metric's own unit
     (``"0.5 px"``; a bare number is in its base unit)."""
+
+
+def check_limit(source: SpecSource, key: str, limit: ConstraintTable, info: MetricInfo) -> None:
+    """Refuse what is no quantity of the metric's unit, a margin below zero, and a limit below zero on what a board measures
+    from zero on: none would meet it, or all. What values a task's own metric can have, nobody says."""
+    name = "at_most" if limit.at_most is not None else "at_least"
+    bound = _limit(source, f"{key}.{name}", getattr(limit, name), info.unit, limit.metric)
+    margin = _limit(source, f"{key}.margin", limit.margin, info.unit, limit.metric) if limit.margin != 0 else 0.0
+    if margin < 0:
+        found = f"{limit.metric}: expected a margin of 0 or more, but got {limit.margin!r}"
+        raise source.error(f"{key}.margin", found, "It is how far inside the limit a value has to be")
+    row = BOARD_METRICS.get(limit.metric)
+    if row is not None and not row.signed and bound < 0:
+        found = f"{limit.metric}: expected a limit of 0 or more, but got {getattr(limit, name)!r}"
+        raise source.error(f"{key}.{name}", found, "No board measures less than 0 of it")
+
+
+def _limit(source: SpecSource, key: str, value: float | str, unit: str, metric: str) -> float:
+    try:
+        return parse_quantity(value, unit)
+    except ValueError as exc:
+        raise source.error(key, f"{metric}: {exc}") from None

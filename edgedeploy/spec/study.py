@@ -18,7 +18,6 @@ from edgedeploy.records.metric_table import BOARD_METRICS, RUN_METRICS, not_told
 from edgedeploy.records.metrics import Clock, MetricInfo
 from edgedeploy.records.precision import PrecisionPlan
 from edgedeploy.records.shrink import SHRINK_KEYS
-from edgedeploy.records.units import parse_quantity
 from edgedeploy.records.variant import (
     BY_TIME,
     DEPLOYMENT_KEYS,
@@ -34,7 +33,7 @@ from edgedeploy.spec.conditions import OnlyTable, check_conditions
 from edgedeploy.spec.evidence import EvidenceTable, check_evidence
 from edgedeploy.spec.measuring import MeasureTable
 from edgedeploy.spec.metric_checks import check_margin, check_task_metrics, known_metric
-from edgedeploy.spec.objectives import ConstraintTable, ObjectiveTable, PickTable
+from edgedeploy.spec.objectives import ConstraintTable, ObjectiveTable, PickTable, check_limit
 from edgedeploy.spec.recovery import RecoveryTable, check_elastic
 from edgedeploy.spec.scenarios import Seconds
 from edgedeploy.spec.scenarios import Table as _Table
@@ -237,14 +236,7 @@ class StudySpec(_Table):
         for index, constraint in enumerate(self.constraints):
             info = known_metric(source, f"constraints[{index}].metric", constraint.metric, table)
             self._check_measurable(source, f"constraints[{index}].metric", constraint.metric)
-            for name in ("at_most", "at_least", "margin"):
-                value = getattr(constraint, name)
-                if value is None or (name == "margin" and value == 0):
-                    continue
-                try:
-                    parse_quantity(value, info.unit)
-                except ValueError as exc:
-                    raise source.error(f"constraints[{index}].{name}", f"{constraint.metric}: {exc}") from None
+            check_limit(source, f"constraints[{index}]", constraint, info)
 
     def _check_measurable(self, source: SpecSource, key: str, metric: str) -> None:
         """Refuse a metric that no board of the study can measure, or that needs more queries than the study asks for:

@@ -52,9 +52,8 @@ def proofs(spec: StudySpec, task: Task, space: Space, metrics: Mapping[str, Metr
 
 def _by_best(constraint: Constraint, info: MetricInfo) -> Proof | None:
     """The best value that the metric can have at all."""
-    best, why = info.bound, "that is the best value that there can be"
-    if best is None and constraint.metric in BOARD_METRICS and info.direction == "minimize":
-        best, why = 0.0, "no time, size or share is negative"
+    best, of_board = info.best, constraint.metric in BOARD_METRICS
+    why = "no time, size or share is negative" if of_board else "that is the best value that there can be"
     sided = (constraint.at_most is not None) == (info.direction == "minimize")
     if best is None or not sided or constraint.violation(best) <= 0:
         return None

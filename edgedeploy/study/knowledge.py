@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edgedeploy.compress.sizes import widths_of
+from edgedeploy.compress.sizes import shapes_of, widths_of
 from edgedeploy.interfaces.task import Task
 from edgedeploy.records.goals import Constraint
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.ladder import Ladder
@@ -23,7 +25,7 @@ from edgedeploy.study.account import Account
 from edgedeploy.study.paces import Paces
 from edgedeploy.study.sizes import Sizes
 from edgedeploy.study.store import Store
-from edgedeploy.study.twins import Twins
+from edgedeploy.study.twins import WIDTH, Arch, Twins
 
 if TYPE_CHECKING:
     from edgedeploy.search.space import Space
@@ -46,18 +48,18 @@ def knowledge_of(
     store: Store,
     account: Account,
     left_s: Callable[[], float],
+    channels_of: Callable[[Variant], Hashable],
 ) -> Knowledge:
-    """Of the study file and the task; with rungs of recovery, of what its folder says trainings took too."""
+    """Of the study file and the task; with rungs of recovery, of what its folder says trainings took too. ``channels_of``
+    is that of :class:`edgedeploy.study.twins.Twins`."""
     sizes = Sizes(task, space)
     plain = _of_the_file(spec, metrics, sizes)
     answers = [index for index, goal in enumerate(spec.objectives) if goal.metric not in BOARD_METRICS]
     directions = [metrics[goal.metric].direction for goal in spec.objectives]
     mending = Mending(directions, answers, lambda target, precision: _begun_with(space, target, precision))
     refused = Refused(rungs)
-    has_rules = bool(space.never or space.only)  # else every width goes with everything
-    twins = Twins(
-        lambda arch, width: widths_of(task, dict(arch), width), space.offers if has_rules else lambda variant: True
-    )
+    has_rules = bool(space.never or space.only)  # else every share goes with everything
+    twins = Twins(partial(_left_of, task), channels_of, space.offers if has_rules else lambda variant: True)
 
     def told_anyway(variant: Variant, outcome: Outcome) -> None:
         mending.told(variant, outcome)
@@ -100,6 +102,13 @@ def knowledge_of(
         trains=lambda variant: rungs.below(variant) is not None,
         told=told,
     )
+
+
+def _left_of(task: Task, arch: Arch, name: str, share: float) -> Hashable:
+    """See :class:`edgedeploy.study.twins.Twins`."""
+    if name == WIDTH:
+        return widths_of(task, dict(arch), share)
+    return shapes_of(task, dict(arch), Shrink.of({name: share}, ()))
 
 
 def _of_the_file(spec: StudySpec, metrics: Mapping[str, MetricInfo], sizes: Sizes) -> Knowledge:
@@ -153,7 +162,7 @@ def _limits(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[str, tup
 
 
 def _bounds(spec: StudySpec, metrics: Mapping[str, MetricInfo]) -> dict[int, float]:
-    bounds = ((index, metrics[goal.metric].bound) for index, goal in enumerate(spec.objectives))
+    bounds = ((index, metrics[goal.metric].best) for index, goal in enumerate(spec.objectives))
     return {index: bound for index, bound in bounds if bound is not None}
 
 

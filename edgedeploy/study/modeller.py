@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +17,14 @@ from edgedeploy.compress.model import (
     built,
     derive,
     derive_quantized,
+    layer_widths,
     load_weights,
     restore,
     save_weights,
     train_baseline,
 )
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
+from edgedeploy.compress.prune import channel_widths
 from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import new_folder, read_json, write_atomic
@@ -41,7 +44,7 @@ from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.layer_times import LayerTimes
 from edgedeploy.records.precision import NO_RULES
 from edgedeploy.records.storage import storage_of
-from edgedeploy.records.variant import Variant
+from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.records.weightbits import TRAINED_FOR_BOARD
 from edgedeploy.reference.export import Reference, describe, export_reference
 from edgedeploy.reference.external import check_weights, weights_file
@@ -68,6 +71,8 @@ from edgedeploy.study.store import Store
 from edgedeploy.study.times_taker import TimesTaker
 from edgedeploy.study.whole import flaw_of, keep_note, note_of
 from edgedeploy.study.wider import Wider
+
+LOG: Final = logging.getLogger(__name__)
 
 BASELINE: Final = "baseline"
 GOLDEN_CASES: Final = 4
@@ -108,6 +113,7 @@ class Modeller:
         self._out_of_time = out_of_time
         self._elastics = Elastics(task, store, account, self._note, self._own_weights)
         self._wider = Wider(task, store, self._note, self._own_weights)
+        self._gates: dict[tuple[tuple[str, Scalar], ...], dict[str, Any]] = {}
         self.times = TimesTaker(task, store, lambda: self.baseline_model, self.reference)
         self.refused: set[str] = set()
         """Digests of models that cannot be made, whatever target they are for."""
@@ -254,6 +260,34 @@ class Modeller:
             wider = self._wider.start_of(variant, self.baseline_model, start, self.reference, times)
             return Further(self.task.recovery_recipe.epochs if epochs is None else epochs, start, wider)
         return None if epochs is None else Further(epochs, start)
+
+    def channels(self, variant: Variant) -> tuple[tuple[str, int], ...]:
+        """Output channels of each layer of the variant's architecture, by the layers' names: as its float model has them
+        where that lies in the folder, else as pruning would leave them. Empty where nothing tells them; a trial says why."""
+        weights = self._store.model_folder(_float_twin(variant).model_digest) / WEIGHTS
+        like = weights if weights.is_file() else None
+        if like is None and not self._store.baseline_weights.is_file():
+            return ()
+        import torch
+
+        if variant.arch not in self._gates:  # those of one architecture are kept: they are large
+            self._gates = {variant.arch: {}}
+        try:
+            with torch.random.fork_rng(devices=[]):
+                found = layer_widths(
+                    self.task,
+                    variant,
+                    self.baseline_model,
+                    like,
+                    own_weights=self._own_weights,
+                    times=None if like else self.times.of(variant),
+                    gates=self._gates[variant.arch],
+                )
+                whole = channel_widths(built(self.task, variant.arch_kwargs))
+        except Exception as exc:  # the user's own code, or no network of that width
+            LOG.debug("no channels of %s: %s", variant.model_label, exc)
+            return ()
+        return tuple(sorted({**whole, **found}.items()))
 
     def start_notes(self, variant: Variant) -> tuple[str, ...]:
         """Which layer times its widths are by, and which wider model the first training of its model started from, as

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -77,6 +77,7 @@ class Searching:
             self.store,
             self.account,
             lambda: self.deadline_s - time.monotonic(),
+            self._channels_of,
         )
         warm = warm_start(self.store, self.spec, space, directions, knowledge.statics)
         search = Search(
@@ -113,6 +114,10 @@ class Searching:
         for line in filter(None, (*told, predicted)):
             self.say("note", line)
         return finished
+
+    def _channels_of(self, variant: Variant) -> Hashable:
+        with self.host:
+            return self.bench.models.channels(variant)
 
     def _proposed(self, variant: Variant, belief: Belief | None) -> None:
         taken_over = belief is None and self.store.model_folder(variant.model_digest).exists()

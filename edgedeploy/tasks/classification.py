@@ -338,9 +338,10 @@ def _split_metrics(options: ClassificationOptions) -> dict[str, MetricInfo]:
         "f1": MetricInfo("maximize", "1", f"F1 {of}{mean}".replace(" ,", ",").strip(), bound=1.0),
     }
     bins = f"{options.calibration_bins} bins"
-    table["ece"] = MetricInfo("minimize", "1", f"expected calibration error, {bins}; read it beside ece_by_chance")
+    ece = f"expected calibration error, {bins}; read it beside ece_by_chance"
+    table["ece"] = MetricInfo("minimize", "1", ece, bound=0.0)
     table["ece_by_chance"] = MetricInfo(
-        "minimize", "1", f"ece of a model that is calibrated perfectly, {bins}, so few cases"
+        "minimize", "1", f"ece of a model that is calibrated perfectly, {bins}, so few cases", bound=0.0
     )
     if options.positive:
         text = f"sensitivity for {options.positive} at a specificity of {options.specificity:g}, on the split itself"

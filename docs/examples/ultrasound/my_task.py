@@ -20,7 +20,7 @@ class Vessels:
     name = "vessels"
     architecture: Mapping[str, Sequence[Any]] = {"resolution": (64, 48)}  # the baseline's value first
     metrics: Mapping[str, MetricInfo] = {
-        "dice_mean": MetricInfo("maximize", "1", "Dice of the vessel", yes_or_no=False)
+        "dice_mean": MetricInfo("maximize", "1", "Dice of the vessel", bound=1.0, yes_or_no=False)
     }
     baseline_recipe = TrainRecipe(epochs=2, batch_size=8, learning_rate=5e-3, warmup_epochs=0.2)
     recovery_recipe = TrainRecipe(epochs=1, batch_size=8, learning_rate=2e-3, warmup_epochs=0.2, distill_weight=0.5)

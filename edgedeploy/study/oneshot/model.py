@@ -157,7 +157,7 @@ class OneModel:
         self.inputs_taken, self.outputs_given = reference.inputs, reference.outputs
         self.slugs = {spec.name: f"{index}_{_slug(spec.name)}" for index, spec in enumerate(self.outputs_given)}
         self.metrics: Mapping[str, MetricInfo] = {
-            f"{kind}_{slug}": MetricInfo("minimize", "1", f"{text} of output {name} from the float model's")
+            f"{kind}_{slug}": MetricInfo("minimize", "1", f"{text} of output {name} from the float model's", bound=0.0)
             for name, slug in self.slugs.items()
             for kind, text in (("rel_l2", "relative L2 distance"), ("max_abs", "largest difference"))
         }

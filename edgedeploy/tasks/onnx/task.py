@@ -284,16 +284,16 @@ class OnnxTask:
         text = "against the float reference's own output (agreement with the model, not accuracy)"
         table = {
             "reference_rel_l2": MetricInfo(
-                "minimize", "1", f"relative L2 distance, worst output, {text}", yes_or_no=False
+                "minimize", "1", f"relative L2 distance, worst output, {text}", bound=0.0, yes_or_no=False
             ),
             "reference_max_abs": MetricInfo(
-                "minimize", "1", f"largest difference, all outputs, {text}", yes_or_no=False
+                "minimize", "1", f"largest difference, all outputs, {text}", bound=0.0, yes_or_no=False
             ),
         }
         if len(self._slugs) > 1:
             for name, slug in self._slugs.items():
-                info = MetricInfo("minimize", "1", f"largest difference of output {name}, {text}", yes_or_no=False)
-                table[f"reference_max_abs_{slug}"] = info
+                of_output = f"largest difference of output {name}, {text}"
+                table[f"reference_max_abs_{slug}"] = MetricInfo("minimize", "1", of_output, bound=0.0, yes_or_no=False)
         return table
 
 

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
+from small_transformers import BlobTask
 
-from edgedeploy.compress.sizes import size_of, widths_of
+from edgedeploy.compress.model import calibration_feeds, one_case
+from edgedeploy.compress.shrink.apply import shrunk
+from edgedeploy.compress.sizes import shapes_of, size_of, widths_of
 from edgedeploy.records.artifact import TensorSpec
+from edgedeploy.records.shrink import Shrink
 
 
 class Convolutions:
@@ -64,6 +69,31 @@ def test_widths_are_those_of_the_pruned_network() -> None:
     assert widths_of(task, {"channels": 16}, 0.3) == (4, 2)  # type: ignore[arg-type]
     assert widths_of(task, {"channels": 4}, 0.5) == (), "nothing can be taken from it"  # type: ignore[arg-type]
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        (Shrink(depth=0.5), Shrink(depth=0.6), Shrink(depth=0.75)),
+        (Shrink(heads=0.5), Shrink(heads=0.7), Shrink(heads=0.75)),
+        (Shrink(mlp=0.5), Shrink(mlp=0.51), Shrink(mlp=0.75)),
+    ],
+)
+def test_equal_shapes_are_one_network_whatever_the_share(one: Shrink, same: Shrink, other: Shrink) -> None:
+    task, arch = BlobTask(cases=8), {"kind": "joint"}
+    before = torch.random.get_rng_state()
+    found = [shapes_of(task, arch, shrink) for shrink in (one, same, other)]
+    assert found[0] == found[1] != found[2] and all(found)
+    assert torch.equal(before, torch.random.get_rng_state())
+    first, second = (
+        shrunk(task.build(**arch), shrink, one_case(task, arch), calibration_feeds(task, shrink, arch)).state_dict()
+        for shrink in (one, same)
+    )
+    assert list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_network_that_loses_nothing_so_has_no_shapes() -> None:
+    assert shapes_of(Convolutions(), {"channels": 16}, Shrink(depth=0.5)) == ()  # type: ignore[arg-type]
 
 
 @dataclass

@@ -35,6 +35,27 @@ def row(name: str = "new_metric_ns", source: Source | None = None, **more: str) 
     return Metric(name=name, unit="ns", text="new", source=source or Source("latencies", "maximum"), **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("info", "best"),
+    [
+        (MetricInfo("maximize", "1", "Dice", bound=1.0), 1.0),
+        (MetricInfo("maximize", "1", "share of right answers", yes_or_no=True), 1.0),
+        (MetricInfo("minimize", "1", "share of wrong answers", yes_or_no=True), 0.0),
+        (MetricInfo("maximize", "percent", "share of right answers", bound=100.0, yes_or_no=True), 100.0),
+        (MetricInfo("maximize", "1", "of each case", yes_or_no=False), None),
+        (MetricInfo("maximize", "dB", "PSNR"), None),
+        (BOARD_METRICS["latency_ratio"], 0.0),
+        (BOARD_METRICS["realtime_drop_percent"], 0.0),
+        (BOARD_METRICS["sustained_temperature_rise_c"], None),
+        (BOARD_METRICS["offline_throughput_per_s"], None),
+    ],
+)
+def test_the_best_value_that_there_can_be_is_known_of_shares_and_of_what_is_measured(
+    info: MetricInfo, best: float | None
+) -> None:
+    assert info.best == best
+
+
 def test_every_metric_belongs_to_every_run_or_to_what_a_study_file_asks_for() -> None:
     assert set(BOARD_METRICS) == set(RUN_METRICS) | {name for table in SCENARIO_METRICS.values() for name in table}
     assert set(SCENARIO_METRICS) == {*get_args(ScenarioName), OF_IMAGES, OF_PACKED}

@@ -152,6 +152,8 @@ CONSTRAINT = '\n[[constraints]]\nmetric = "{metric}"\n{limit}\n'
         ("resources_cpu_area_core_s", 'at_most = "2 s"'),
         ("sustained_slope_percent_per_min", 'at_most = "0.1 %/min"'),
         ("sustained_temperature_rise_c", 'at_most = "15 C"'),
+        ("sustained_slope_percent_per_min", 'at_most = "-0.1 %/min"'),
+        ("sustained_temperature_rise_c", 'at_least = "-5 C"'),
     ],
 )
 def test_a_metric_can_be_limited_when_its_scenario_is_asked_for(metric: str, limit: str) -> None:

@@ -352,3 +352,56 @@ def test_a_tasks_metric_may_not_stand_for_a_boards(name: str, direction: Any, to
     metrics = {**METRICS, name: MetricInfo(direction, "1", "the task's own")}
     with pytest.raises(SpecError, match=re.escape(told)):
         spec.check(source, architecture=ARCHITECTURE, task_metrics=metrics, known_targets=TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "said"),
+    [
+        (
+            "latency_p90_ns",
+            'at_most = "-4.14 ms"',
+            "at_most: latency_p90_ns: expected a limit of 0 or more, but got '-4.14 ms'",
+        ),
+        ("latency_p90_ns", 'at_least = "-4.14 ms"', "at_least: latency_p90_ns: expected a limit of 0 or more"),
+        ("latency_ratio", "at_most = -0.5", "at_most: latency_ratio: expected a limit of 0 or more, but got -0.5"),
+        ("energy_j", 'at_most = "-15 mJ"', "at_most: energy_j: expected a limit of 0 or more, but got '-15 mJ'"),
+        ("size_bytes", 'at_most = "-8 MB"', "at_most: size_bytes: expected a limit of 0 or more, but got '-8 MB'"),
+        (
+            "latency_p90_ns",
+            'at_most = "4 ms"\nmargin = "-1 ms"',
+            "margin: latency_p90_ns: expected a margin of 0 or more",
+        ),
+        (
+            "dice_mean",
+            "at_least = 0.8\nmargin = -0.1",
+            "margin: dice_mean: expected a margin of 0 or more, but got -0.1",
+        ),
+    ],
+)
+def test_no_limit_is_below_what_can_be_measured(metric: str, limit: str, said: str) -> None:
+    """A margin below zero had ended in a ValueError; the limits had been taken, though none or all would meet them."""
+    text = GOOD.replace('metric = "latency_p90_ns"\nat_most = "20 ms"', f'metric = "{metric}"\n{limit}')
+    with pytest.raises(SpecError, match=r"study\.toml:\d+: constraints number 1, ") as caught:
+        check(text)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit"),
+    [
+        ("latency_p90_ns", 'at_most = "0 ms"'),
+        ("latency_p90_ns", 'at_most = "4 ms"\nmargin = "4 ms"'),
+        ("latency_ratio", "at_least = 0.5\nmargin = 0.6"),
+        ("dice_mean", "at_least = -1"),
+    ],
+)
+def test_a_limit_may_be_zero_and_that_of_a_task_anything(metric: str, limit: str) -> None:
+    check(GOOD.replace('metric = "latency_p90_ns"\nat_most = "20 ms"', f'metric = "{metric}"\n{limit}'))
+
+
+def test_a_power_mode_by_number_is_not_below_zero() -> None:
+    board = 'kind = "local"'
+    assert board in GOOD
+    check(GOOD.replace(board, f"{board}\nnvpmodel = 0"))
+    with pytest.raises(SpecError, match=r"boards number 1, nvpmodel: .*but got -1"):
+        check(GOOD.replace(board, f"{board}\nnvpmodel = -1"))

@@ -14,6 +14,7 @@ from levels_task import ARCH, LeveledEdges
 
 from edgedeploy.compress.sizes import least_weights
 from edgedeploy.evidence.proofs import Proof
+from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.records.variant import Scalar
 from edgedeploy.search.space import Space
@@ -91,6 +92,16 @@ def test_memory_of_a_device_is_not_the_process_s() -> None:
 )
 def test_no_value_is_better_than_the_best_there_can_be(limit: str, best: float | None) -> None:
     assert [proof.best for proof in found(limit)] == ([] if best is None else [best])
+
+
+def test_a_mean_of_zeros_and_ones_is_one_at_most_and_what_may_fall_below_zero_has_no_least() -> None:
+    slope, right = "sustained_slope_percent_per_min", MetricInfo("maximize", "1", "share", yes_or_no=True)
+    limits = (f'metric = "{slope}"\nat_most = "-0.1 %/min"', 'metric = "right"\nat_least = 1.01')
+    study = spec(*limits)
+    table = study.metric_table({**METRICS, slope: BOARD_METRICS[slope], "right": right})
+    assert [(proof.constraint.metric, proof.best) for proof in proofs(study, LeveledEdges(), SPACE, table)] == [
+        ("right", 1.0)
+    ]
 
 
 def test_each_impossible_limit_has_its_proof() -> None:

@@ -10,6 +10,7 @@ from made_up_search import SPACE
 
 from edgedeploy.records.canonical import Choices
 from edgedeploy.records.metrics import MetricInfo
+from edgedeploy.records.shrink import Shrink
 from edgedeploy.records.variant import Variant
 from edgedeploy.search.knowledge import Knowledge
 from edgedeploy.search.outcomes import Failed, Scored
@@ -18,7 +19,7 @@ from edgedeploy.search.space import Space
 from edgedeploy.spec.study import parse_spec
 from edgedeploy.study import knowledge
 from edgedeploy.study.account import Account
-from edgedeploy.study.knowledge import NO_NETWORK, knowledge_of, without_effect
+from edgedeploy.study.knowledge import NO_NETWORK, _bounds, knowledge_of, without_effect
 from edgedeploy.study.store import Store
 
 
@@ -67,12 +68,16 @@ trials = 4
 """
 
 
+def width_of(variant: Variant) -> int:
+    return int(10 * variant.width)
+
+
 def known(tmp_path: Path, text: str = GOALS, space: Space = SPACE) -> Knowledge:
     spec, _ = parse_spec(text, tmp_path / "study.toml")
     metrics = {**spec.metric_table({}), "dice_mean": MetricInfo("maximize", "1", "overlap", bound=1.0)}
     store = Store(tmp_path / "out")
     rungs = Rungs.of(spec.space.get("recovery_epochs", ()))
-    return knowledge_of(spec, object(), space, metrics, rungs, store, Account(store), lambda: 1000.0)  # type: ignore[arg-type]
+    return knowledge_of(spec, object(), space, metrics, rungs, store, Account(store), lambda: 1000.0, width_of)  # type: ignore[arg-type]
 
 
 def test_a_limit_on_an_objective_says_what_is_of_no_use(tmp_path: Path) -> None:
@@ -80,7 +85,14 @@ def test_a_limit_on_an_objective_says_what_is_of_no_use(tmp_path: Path) -> None:
     assert found.limits == {0: 0.5, 1: pytest.approx(0.7)}
     assert found.limited == {"0 dice_mean", "1 cpu_time_ratio"}, "the memory is no objective"
     assert found.linear == frozenset({1})
-    assert found.bounds == {0: 1.0}, "a ratio of times has none"
+    assert found.bounds == {0: 1.0, 1: 0.0}, "a ratio of times is not below zero"
+
+
+def test_what_cannot_be_is_told_of_nobody(tmp_path: Path) -> None:
+    """A share of right answers of 1.03 at best had been told, where its task named no bound."""
+    spec, _ = parse_spec(GOALS, tmp_path / "study.toml")
+    right = MetricInfo("maximize", "1", "share of right answers", yes_or_no=True)
+    assert _bounds(spec, {**spec.metric_table({}), "dice_mean": right})[0] == 1.0
 
 
 def test_a_study_without_rungs_knows_nothing_of_costs(tmp_path: Path) -> None:
@@ -133,6 +145,15 @@ def test_a_width_stands_for_another_one_where_it_may_be_tried(
     found.told(half, Scored((0.8, 0.5), {}))
     assert found.left_out(replace(half, width=0.25)) == "its network is that of width 0.5"
     assert bool(found.left_out(replace(half, width=0.25, target="openvino"))) is not forbidden
+
+
+def test_a_depth_stands_for_another_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knowledge, "shapes_of", lambda task, arch, shrink: int(6 * shrink.depth))
+    found = known(tmp_path)
+    half = Variant("onnxruntime", "float32", 1.0, (("resolution", 128),), 2, shrink=Shrink(depth=0.5))
+    found.told(half, Scored((0.8, 0.5), {}))
+    assert found.left_out(replace(half, shrink=Shrink(depth=0.6))) == "its network is that of depth 0.5"
+    assert not found.left_out(replace(half, shrink=Shrink(depth=0.7)))
 
 
 def test_a_loss_counts_from_what_the_search_begins_with(tmp_path: Path) -> None:
