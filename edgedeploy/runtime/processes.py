@@ -14,6 +14,9 @@ from typing import Any
 _PROC = Path("/proc")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
+_LOOKS = 100
+"""At a process that shows no arguments: there are some that never do."""
+
 
 def boot_id() -> str:
     """Names the current boot of this machine; empty where the kernel does not say."""
@@ -75,12 +78,23 @@ def with_argument(argument: str) -> list[int]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            arguments = _arguments(entry)
         except OSError:
             continue
         if argument.encode() in arguments:
             found.append(int(entry.name))
     return found
+
+
+def _arguments(entry: Path) -> list[bytes]:
+    """Those of a process. One that begins a program has none for a moment, and then those of the program."""
+    for _ in range(_LOOKS):
+        arguments = (entry / "cmdline").read_bytes()
+        if arguments:
+            return arguments.split(b"\0")
+        os.readlink(entry / "exe")  # raises where nothing runs: a thread of the kernel, or one that has ended
+        time.sleep(0.001)
+    return []
 
 
 def end_all_with_argument(argument: str, patience_s: float = 5.0) -> int:

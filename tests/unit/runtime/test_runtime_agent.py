@@ -241,6 +241,28 @@ class TestProcesses:
                 process.kill()
                 process.wait()
 
+    def test_one_that_has_just_begun_its_program_is_found(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that was started the moment before its lease was taken over had been left behind."""
+        proc = tmp_path / "proc"
+        for number, runs in ((11, True), (12, False)):
+            (proc / str(number)).mkdir(parents=True)
+            (proc / str(number) / "cmdline").write_bytes(b"")
+            if runs:
+                (proc / str(number) / "exe").symlink_to(sys.executable)
+        naps: list[float] = []
+
+        def nap(pause_s: float) -> None:
+            naps.append(pause_s)
+            if len(naps) == 3:
+                (proc / "11" / "cmdline").write_bytes(b"python\0mark\0")
+
+        monkeypatch.setattr(processes, "_PROC", proc)
+        monkeypatch.setattr(processes.time, "sleep", nap)
+        assert processes.with_argument("mark") == [11]
+        assert len(naps) == 3, "nothing waits for a thread of the kernel"
+
     def test_json_file_is_whole_or_none(self, tmp_path: Path) -> None:
         path = tmp_path / "status.json"
         assert read_json(path) is None
