@@ -15,16 +15,11 @@ from torch import nn
 
 from edgedeploy.compress.allocation import Sensitivity
 from edgedeploy.compress.elastic import Cut, cut_of, cut_out, shallower, train_elastic
-from edgedeploy.compress.model import (
-    RECALIBRATION_BATCHES,
-    SENSITIVITY_BATCHES,
-    calibration_feeds,
-    inherited,
-    one_case,
-)
+from edgedeploy.compress.model import RECALIBRATION_BATCHES
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.prune import prune
 from edgedeploy.compress.sensitivity import gate_gradients
+from edgedeploy.compress.shaped import SENSITIVITY_BATCHES, calibration_feeds, inherited, one_case
 from edgedeploy.compress.shrink.apply import shrunk
 from edgedeploy.compress.shrink.depth import Skip, skipped, without
 from edgedeploy.errors import SpecError, Unsupported

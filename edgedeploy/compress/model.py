@@ -1,50 +1,38 @@
-"""From a variant to its float torch model: build, inherit from the baseline, prune, recover.
+"""From a variant to its float torch model: what :mod:`edgedeploy.compress.shaped` makes of the baseline is recovered.
 
-Weights are kept as torch files. No constructor makes the shapes of a pruned network: to read its weights back, the same
-baseline is pruned again first.
+Weights are kept as torch files (:mod:`edgedeploy.compress.kept`). No constructor makes the shapes of a pruned network: to
+read its weights back, the same baseline is pruned again first.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from edgedeploy.compress.allocation import Sensitivity
-from edgedeploy.compress.batch import first_inputs
 from edgedeploy.compress.checkpoint import drop_checkpoint
-from edgedeploy.compress.inherit import InheritReport, inherit
+from edgedeploy.compress.kept import load_weights
 from edgedeploy.compress.oversight import ALONE, Oversight
 from edgedeploy.compress.own_fit import fit_by_task
-from edgedeploy.compress.prune import channel_widths, outputs_of, prune
+from edgedeploy.compress.prune import channel_widths, prune
 from edgedeploy.compress.qat.train import train_quantized
 from edgedeploy.compress.recalibration import recalibrate
-from edgedeploy.compress.sensitivity import gate_gradients
-from edgedeploy.compress.student import recipe_of_student, student_of
+from edgedeploy.compress.shaped import built, is_baselines, one_case, shaped
+from edgedeploy.compress.student import recipe_of_student
 from edgedeploy.compress.training import fit
-from edgedeploy.errors import BuildError, DataError, SpecError, Unsupported
-from edgedeploy.files import write_atomic
+from edgedeploy.errors import BuildError, SpecError, Unsupported
 from edgedeploy.interfaces.task import (
-    Array,
     Recoverable,
     Task,
     Taught,
     Trainable,
     Trainer,
     TrainRecipe,
-    baseline_arch,
     can_recover,
 )
-from edgedeploy.interfaces.their_code import their_code
-from edgedeploy.records.artifact import TensorSpec, random_feed
 from edgedeploy.records.layer_times import LayerTimes
-from edgedeploy.records.shrink import Shrink
-from edgedeploy.records.variant import Allocation, Scalar, Variant
+from edgedeploy.records.variant import Scalar, Variant
 from edgedeploy.reference.copies import copied
 from edgedeploy.reference.weights import Numbers
 
@@ -57,34 +45,9 @@ WAYS_TO_WEIGHTS: Final = (
 
 RECALIBRATION_BATCHES: Final = 16
 """How many batches of the train split give a model without training the statistics of its batch norms."""
-SHRINK_CASES: Final = 64
-"""How many calibration cases decide at most which heads, features and blocks a network does without."""
-SENSITIVITY_BATCHES: Final = 8
-"""How many batches of the train split weigh the layers' channels."""
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
-
-    from edgedeploy.compress.shrink.moments import Feeds
-
-
-def built(task: Task, arch: Mapping[str, Scalar]) -> nn.Module:
-    """What the task's ``build`` makes. Raises ``SpecError`` for what its code raises, and for anything but a module of
-    float32."""
-    import torch
-
-    asked = f"build({', '.join(f'{name}={value!r}' for name, value in arch.items())})"
-    with their_code(task, asked):
-        model = task.build(**arch)
-    if not isinstance(model, torch.nn.Module):
-        raise SpecError(asked, f"it returned a {type(model).__name__}", "Return a torch.nn.Module")
-    halves = (torch.float16, torch.bfloat16)
-    narrow = next((f"{name} is {str(w.dtype)[6:]}" for name, w in model.named_parameters() if w.dtype in halves), None)
-    if narrow is not None:
-        found = f"{narrow}: half precision has no float baseline to be compared with"
-        raise SpecError(asked, found, "Return model.float(); the precision is what the study searches")
-    return model
 
 
 def train_baseline(task: Task, arch: Mapping[str, Scalar], *, oversight: Oversight = ALONE) -> nn.Module:
@@ -148,11 +111,11 @@ def derive(
     Raises ``Unsupported`` when torch-pruning cannot trace the model, or layers have no weights and the task cannot train;
     ``BuildError`` when recovery diverges.
     """
-    if variant.whole and _is_baselines(task, variant) and not variant.recovered:
+    if variant.whole and is_baselines(task, variant) and not variant.recovered:
         twin: nn.Module = copied(baseline_model)
         return twin.eval()
     like = further.start if further else None  # the rungs of one variant have the same shapes
-    model, report = _shaped(task, variant, baseline_model, own_weights, like=like, times=times)
+    model, report = shaped(task, variant, baseline_model, own_weights, like=like, times=times)
     if further and further.wider is not None:
         model, further = _narrowed(task, model, variant, baseline_model, own_weights, further)
     if not can_recover(task):
@@ -232,7 +195,7 @@ def restore(
 
     The baseline's weights decide the pruning, so the shapes are the same. Raises what :func:`load_weights` raises.
     """
-    model, _ = _shaped(task, variant, baseline_model, own_weights, like=weights)
+    model, _ = shaped(task, variant, baseline_model, own_weights, like=weights)
     return load_weights(model, weights)
 
 
@@ -264,172 +227,3 @@ def derive_quantized(
         weight_bits=weight_bits,
         oversight=oversight,
     )
-
-
-def _is_baselines(task: Task, variant: Variant) -> bool:
-    return variant.arch_kwargs == baseline_arch(task)
-
-
-def inherited(
-    task: Task, variant: Variant, baseline_model: nn.Module, own_weights: bool
-) -> tuple[nn.Module, InheritReport]:
-    """The variant's architecture at full width, with the weights that it has before any training of its own."""
-    model = built(task, variant.arch_kwargs)
-    source = model if own_weights and not _is_baselines(task, variant) else baseline_model
-    return model, inherit(model, source)
-
-
-def _shaped(
-    task: Task,
-    variant: Variant,
-    baseline_model: nn.Module,
-    own_weights: bool,
-    *,
-    like: Path | None = None,
-    times: LayerTimes | None = None,
-    gates: dict[str, torch.Tensor] | None = None,
-) -> tuple[nn.Module, InheritReport]:
-    """The variant's model before any training of its own: inherited and pruned; by sensitivity, unless the weights in the
-    file ``like`` tell the width of every layer."""
-    if variant.shrink.student:
-        model = student_of(task, variant.shrink.student, variant.arch_kwargs)
-        return model.eval(), inherit(model, model)
-    model, report = inherited(task, variant, baseline_model, own_weights)
-    inputs = one_case(task, variant.arch_kwargs)
-    if not variant.allocation:
-        kept = like if not variant.shrink else None  # earlier versions rounded a width otherwise
-        model = prune(model, inputs, variant.width, widths=None if kept is None else widths_in(kept, model))
-        return (_smaller(task, variant, model, inputs, like) if variant.shrink else model), report
-    whole, model = model, _smaller(task, variant, model, inputs, like) if variant.shrink else model
-    if like is not None:
-        return prune(model, inputs, variant.width, widths=widths_in(like, model)), report
-    if not isinstance(task, Recoverable):
-        found = "the task has no batches and no loss to weigh the layers by"
-        raise SpecError(
-            f"allocation of {variant.label}", found, "Give it these members, or search the uniform allocation"
-        )
-    gates = {} if gates is None else gates
-    if not gates:
-        gates |= gate_gradients(whole, task, variant.arch_kwargs, SENSITIVITY_BATCHES, task.recovery_recipe.seed)
-    sensitivity = Sensitivity(cast(Allocation, variant.allocation), gates, times)
-    return prune(model, inputs, variant.width, sensitivity=sensitivity), report
-
-
-def _smaller(task: Task, variant: Variant, model: nn.Module, inputs: Any, like: Path | None) -> nn.Module:
-    """``model`` without what the variant leaves out besides channels: by the calibration cases, or as the weights in the
-    file ``like`` have it. Raises ``Unsupported`` for a task without calibration cases."""
-    from edgedeploy.compress.shrink.apply import shrunk
-
-    if like is not None:
-        return shrunk(model, variant.shrink, inputs, None, list(_read_weights(like, model)))
-    return shrunk(model, variant.shrink, inputs, calibration_feeds(task, variant.shrink, variant.arch_kwargs))
-
-
-def calibration_feeds(task: Task, shrink: Shrink, arch: Mapping[str, Scalar]) -> Feeds:
-    """The calibration cases by which is chosen what ``shrink`` leaves out. Raises ``Unsupported`` for a task without any."""
-    cases, specs = task.cases("calibration")[:SHRINK_CASES], task.input_specs(**arch)
-    if not cases:
-        found = f"task {task.name!r} has no calibration cases to choose by"
-        raise Unsupported(f"a network with {shrink.label}", found, "Give it some")
-
-    def feeds() -> Iterator[dict[str, torch.Tensor]]:
-        for case in cases:
-            with their_code(task, f"inputs of case {case.id}"):
-                feed = task.inputs(case, **arch)
-            yield example_inputs(specs, feed)
-
-    return feeds
-
-
-def widths_in(path: Path, model: nn.Module) -> dict[str, int]:
-    """Output channels of each layer of ``model`` in a file of :func:`save_weights`. Raises ``DataError``."""
-    weights = _read_weights(path, model)
-    found = {}
-    for name, full in channel_widths(model).items():
-        weight = weights.get(f"{name}.weight")
-        found[name] = full if weight is None else outputs_of(model.get_submodule(name), tuple(weight.shape))
-    return found
-
-
-def layer_widths(
-    task: Task,
-    variant: Variant,
-    baseline_model: nn.Module,
-    like: Path | None,
-    *,
-    own_weights: bool = False,
-    times: LayerTimes | None = None,
-    gates: dict[str, torch.Tensor] | None = None,
-) -> dict[str, int]:
-    """Output channels of each layer of the variant's model; the weights in the file ``like`` tell them, if there is one.
-    ``times``: see :func:`derive`. ``gates`` keeps what the architecture's layers are weighed by, for its other widths: it is
-    filled where it is empty."""
-    if like is not None:
-        return widths_in(like, built(task, variant.arch_kwargs))
-    return channel_widths(_shaped(task, variant, baseline_model, own_weights, times=times, gates=gates)[0])
-
-
-def parameters_in(path: Path, model: nn.Module) -> int:
-    """How many parameters of ``model`` a file of :func:`save_weights` has. Raises ``DataError``."""
-    weights = _read_weights(path, model)
-    return sum(weights[name].numel() for name, _ in model.named_parameters() if name in weights)
-
-
-def example_inputs(specs: tuple[TensorSpec, ...], feed: Mapping[str, Array] | None = None) -> dict[str, torch.Tensor]:
-    """The model's inputs by name, those of a case of the user's own where there is one: pruning follows the graph, which
-    may depend on values (lengths, masks, indices)."""
-    import torch
-
-    values = feed or random_feed(specs, 0)
-    return {spec.name: torch.from_numpy(np.array(values[spec.name])) for spec in specs}
-
-
-def one_case(task: Task, arch: Mapping[str, Scalar]) -> dict[str, torch.Tensor]:
-    """The inputs of the task's first calibration case by name; random ones where it has none."""
-    return example_inputs(task.input_specs(**arch), first_inputs(task, arch))
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """The model's ``state_dict``, whole or not at all."""
-    import torch
-
-    buffer = io.BytesIO()
-    tensors = {
-        name: value.contiguous() if hasattr(value, "contiguous") else value
-        for name, value in model.state_dict().items()
-    }
-    torch.save(tensors, buffer)
-    write_atomic(path, buffer.getvalue())
-
-
-def load_weights(model: nn.Module, path: Path) -> nn.Module:
-    """Fill ``model`` in place from :func:`save_weights` and return it in eval mode.
-
-    Reads tensors only: a file whose pickle would run code is refused. Raises ``DataError`` for a file that is
-    missing, damaged, or of another architecture.
-    """
-    with _of_model(path, model):
-        model.load_state_dict(_read_weights(path, model))
-    return model.eval()
-
-
-def _read_weights(path: Path, model: nn.Module) -> dict[str, Any]:
-    import torch
-
-    with _of_model(path, model):
-        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return weights
-
-
-@contextmanager
-def _of_model(path: Path, model: nn.Module) -> Iterator[None]:
-    import pickle
-
-    remedy = "Delete the file: the next run makes the model again"
-    try:
-        yield
-    except FileNotFoundError as exc:
-        raise DataError(f"weights {path}", "there is no such file", "Train the baseline first") from exc
-    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as exc:
-        found = next(iter(str(exc).splitlines()), type(exc).__name__)
-        raise DataError(f"weights {path.name} for {type(model).__name__}", found[:400], remedy) from exc

@@ -42,8 +42,8 @@ def widths_of(task: Task, arch: Mapping[str, Scalar], width: float) -> tuple[int
         return ()
     import torch
 
-    from edgedeploy.compress.model import one_case
     from edgedeploy.compress.prune import channel_widths, prune
+    from edgedeploy.compress.shaped import one_case
 
     try:
         with torch.random.fork_rng(devices=[]):
@@ -62,7 +62,7 @@ def shapes_of(task: Task, arch: Mapping[str, Scalar], shrink: Shrink) -> tuple[t
         return ()
     import torch
 
-    from edgedeploy.compress.model import one_case
+    from edgedeploy.compress.shaped import one_case
     from edgedeploy.compress.shrink.apply import shrunk
 
     try:
@@ -111,8 +111,8 @@ def least_weights(task: Task, arch: Mapping[str, Scalar], width: float) -> int |
     one where it cannot be pruned, which no variant of that width then is. None where the model cannot be built."""
     import torch
 
-    from edgedeploy.compress.model import built, example_inputs
     from edgedeploy.compress.prune import prune
+    from edgedeploy.compress.shaped import built, example_inputs
 
     try:
         with torch.random.fork_rng(devices=[]):

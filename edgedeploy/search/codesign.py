@@ -62,6 +62,18 @@ class _Wish(NamedTuple):
     now: int
 
 
+@dataclass(frozen=True)
+class _Goal:
+    """One of what is weighed. Of all candidates, what is ``modelled`` (mean, standard deviation, scale) and expected
+    ``below`` an edge; of what was seen, then of what is under way, the ``values`` as they are weighed. Gains count from the
+    ``reference`` on."""
+
+    modelled: tuple[Floats, Floats, Scale]
+    below: Below
+    values: Floats
+    reference: float
+
+
 class CoDesign:
     """Proposes by expected improvement. What happened is told in the order in which it happened. A constraint is unreachable
     that nobody met and every untried candidate is expected to meet with a probability below ``give_up``; 0: none is.
@@ -276,48 +288,48 @@ class CoDesign:
         seen = self._seen(scored)
         known = self._certain.wholly(len(self._candidates()))
         wholly_known = {index: values for index, values in known.items() if index < count}
-        votes = any(index < self._certain.always for index in wholly_known)
-        below: list[Below] = []
-        weighed, references = [], []
-        modelled: list[tuple[Floats, Floats, Scale]] = []
+        goals = [self._goal(index, seen, pending, wholly_known.get(index)) for index in range(count)]
         of_use = np.ones(len(self._candidates()))
-        for index in range(count):
-            scale, values = seen.scale(index), seen.values[:, index]
-            mean, spread = self._predicted(index, seen, pending)
-            modelled.append((mean, spread, scale))
-            in_units = not scale.logarithmic or index in self._knowledge.linear
-            weighing = scale.units if in_units else scale
-            bound = self._knowledge.bounds.get(index)
-            expected = scale.below(mean, spread, in_units)
-            below.append(expected if bound is None else cut(expected, float(weighing.of(np.array(bound)))))
-            weighed.append(np.append(weighing.of(values), weighing.of(scale.back(mean[list(pending)]))))
-            useless = seen.useless(index)
-            if votes:  # else the fast end has to be tried before anybody knows what is of use there
-                of_use *= self._of_use(index, seen, useless)
-            margin = 0.0 if useless.any() else _MARGIN
-            reference = weighed[-1].max() + margin * np.ptp(weighed[-1])
-            if index in wholly_known and index not in self._knowledge.linear:
-                all_values = weighing.of(wholly_known[index])
-                reference = all_values.max()
-                if not self._certain.was_asked(index):  # the most accurate often have the most work, and count too
-                    reference += _MARGIN * np.ptp(all_values) or _MARGIN
-            limit = weighing.of(np.array(self._knowledge.limits.get(index, np.nan)))
-            references.append(min(reference + 1e-9, np.nan_to_num(limit, nan=np.inf)))
+        if any(index < self._certain.always for index in wholly_known):
+            for index in range(count):  # else the fast end has to be tried before anybody knows what is of use there
+                of_use *= self._of_use(index, seen)
         met = np.append(
             [all(value <= 0 for value in outcome.constraints.values()) for outcome in outcomes],
             np.ones(len(pending), dtype=bool),
         ).astype(bool)
-        front, reference = np.column_stack(weighed)[met], np.array(references)
-        gain = improvement(below, front, reference) * self._success() * of_use
+        front = np.column_stack([goal.values for goal in goals])[met]
+        reference = np.array([goal.reference for goal in goals])
+        gain = improvement([goal.below for goal in goals], front, reference) * self._success() * of_use
         for name in dict.fromkeys(name for outcome in outcomes for name in outcome.constraints):
             if name not in self._knowledge.limited:  # those moved the reference point already
                 gain *= self._processes.meets(name, seen.rows, outcomes)
         volume = hypervolume(front, reference)
-        share = gain / max(volume, _EMPTY)
-        beliefs = Beliefs(modelled[: self._certain.asked], share, self._knowledge.bounds, volume < _EMPTY)
+        modelled = [goal.modelled for goal in goals[: self._certain.asked]]
+        beliefs = Beliefs(modelled, gain / max(volume, _EMPTY), self._knowledge.bounds, volume < _EMPTY)
         if self._knowledge.cost_s is not None:
             gain /= [self._knowledge.cost_s(variant) for variant in self._candidates().variants]
         return gain, beliefs
+
+    def _goal(self, index: int, seen: Seen, pending: Sequence[int], known: Floats | None) -> _Goal:
+        """``known`` are its values where they are certain of all candidates."""
+        scale = seen.scale(index)
+        mean, spread = self._predicted(index, seen, pending)
+        in_units = not scale.logarithmic or index in self._knowledge.linear
+        weighing = scale.units if in_units else scale
+        below, bound = scale.below(mean, spread, in_units), self._knowledge.bounds.get(index)
+        if bound is not None:
+            below = cut(below, float(weighing.of(np.array(bound))))
+        values = np.append(weighing.of(seen.values[:, index]), weighing.of(scale.back(mean[list(pending)])))
+        margin = 0.0 if seen.useless(index).any() else _MARGIN
+        reference = values.max() + margin * np.ptp(values)
+        if known is not None and index not in self._knowledge.linear:
+            all_values = weighing.of(known)
+            reference = all_values.max()
+            if not self._certain.was_asked(index):  # the most accurate often have the most work, and count too
+                reference += _MARGIN * np.ptp(all_values) or _MARGIN
+        limit = weighing.of(np.array(self._knowledge.limits.get(index, np.nan)))
+        reference = min(reference + 1e-9, np.nan_to_num(limit, nan=np.inf))
+        return _Goal((mean, spread, scale), below, values, float(reference))
 
     def _seen(self, scored: Sequence[_Told]) -> Seen:
         outcomes = [told.outcome for told in scored if isinstance(told.outcome, Scored)]
@@ -350,10 +362,10 @@ class CoDesign:
         effects = self._knowledge.without_effect
         return effects[index] if index < len(effects) else frozenset()
 
-    def _of_use(self, index: int, seen: Seen, useless: NDArray[np.bool_]) -> Floats:
-        """Probability that a candidate is not among those that are ``useless`` in one objective. Without it the fastest of a
+    def _of_use(self, index: int, seen: Seen) -> Floats:
+        """Probability that a candidate is not among those that are useless in one objective. Without it the fastest of a
         space, which may be fast because they compute nothing, come again and again where their times are known."""
-        features = self._features(self._without(index))
+        features, useless = self._features(self._without(index)), seen.useless(index)
         found = success_of(features, seen.rows, useless) * success_by_figures(features, seen.rows, useless)
         if useless.any():
             work = self._certain.log_work(self._candidates())

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.compress.checkpoint import digest_of_weights
-from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS, built
+from edgedeploy.compress.model import NO_WEIGHTS, WAYS_TO_WEIGHTS
+from edgedeploy.compress.shaped import built
 from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import BuildError, MeasurementError, SpecError, Unsupported
 from edgedeploy.interfaces.task import ReadyMade, Task, baseline_arch, can_recover, can_train, is_trained

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgedeploy.compress.model import built
+from edgedeploy.compress.shaped import built
 from edgedeploy.errors import DataError
 from edgedeploy.interfaces.task import Task, baseline_arch
 from edgedeploy.reference.export import export_reference

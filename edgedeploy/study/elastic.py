@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
-from edgedeploy.compress.model import save_weights
+from edgedeploy.compress.kept import save_weights
 from edgedeploy.compress.oversight import Oversight, TrainReport
 from edgedeploy.errors import BuildError, Unsupported
 from edgedeploy.files import new_folder, parsed, write_json

@@ -12,19 +12,11 @@ from typing import Any, Final, Literal
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
 from edgedeploy.compress.codec.method import decode_times_ns, shipped
-from edgedeploy.compress.model import (
-    Further,
-    built,
-    derive,
-    derive_quantized,
-    layer_widths,
-    load_weights,
-    restore,
-    save_weights,
-    train_baseline,
-)
+from edgedeploy.compress.kept import load_weights, save_weights
+from edgedeploy.compress.model import Further, derive, derive_quantized, restore, train_baseline
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.prune import channel_widths
+from edgedeploy.compress.shaped import built, layer_widths
 from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.files import new_folder, read_json, write_atomic

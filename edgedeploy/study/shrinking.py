@@ -49,7 +49,7 @@ def check_network(source: SpecSource, space: Mapping[str, Sequence[Scalar]], tas
 def _make(task: Task, shrink: Shrink) -> None:
     import torch
 
-    from edgedeploy.compress.model import built, one_case
+    from edgedeploy.compress.shaped import built, one_case
     from edgedeploy.compress.shrink.apply import shrunk
 
     arch = baseline_arch(task)
@@ -60,7 +60,7 @@ def _make(task: Task, shrink: Shrink) -> None:
 def _check_students(source: SpecSource, task: Task, names: Sequence[str]) -> None:
     import torch
 
-    from edgedeploy.compress.model import built, one_case
+    from edgedeploy.compress.shaped import built, one_case
     from edgedeploy.compress.student import student_of
     from edgedeploy.reference.calling import call, named_tensors
 

@@ -74,7 +74,7 @@ def _exported(task: Task) -> Any:
     import onnx
     import torch
 
-    from edgedeploy.compress.model import built
+    from edgedeploy.compress.shaped import built
     from edgedeploy.reference.export import export_reference
 
     arch = baseline_arch(task)

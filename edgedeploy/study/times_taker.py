@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from edgedeploy.compress.channels import layer_costs
-from edgedeploy.compress.model import one_case
+from edgedeploy.compress.shaped import one_case
 from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.evidence.layers import SIDES, Profile, profile_of
 from edgedeploy.interfaces.task import Task

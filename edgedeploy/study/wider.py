@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from edgedeploy.compress.model import built, layer_widths, parameters_in, widths_in
+from edgedeploy.compress.kept import parameters_in, widths_in
+from edgedeploy.compress.shaped import built, layer_widths
 from edgedeploy.errors import DataError
 from edgedeploy.files import parsed, write_json
 from edgedeploy.interfaces.task import Task

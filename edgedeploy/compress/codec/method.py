@@ -10,8 +10,8 @@ from edgedeploy.compress.codec.coded import Coded, Numbers, aside, int8, is_weig
 from edgedeploy.compress.codec.container import Coder, Packed, from_bytes, to_bytes
 from edgedeploy.compress.codec.folding import folded
 from edgedeploy.compress.codec.shipping import within
-from edgedeploy.compress.model import one_case
 from edgedeploy.compress.recalibration import training_batches
+from edgedeploy.compress.shaped import one_case
 from edgedeploy.errors import DataError, Unsupported
 from edgedeploy.interfaces.task import Recoverable, Task
 from edgedeploy.records.storage import Storage

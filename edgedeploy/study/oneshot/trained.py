@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgedeploy.compress.model import built
+from edgedeploy.compress.shaped import built
 from edgedeploy.compress.weights_file import WeightsFile
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import Array, ReadyMade, Split, Task, baseline_arch, is_trained

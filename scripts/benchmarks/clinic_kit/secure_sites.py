@@ -17,8 +17,10 @@ from typing import Any, Final
 import numpy as np
 
 from edgedeploy.compress.checkpoint import drop_checkpoint
-from edgedeploy.compress.model import built, load_weights, save_weights, train_baseline
+from edgedeploy.compress.kept import load_weights, save_weights
+from edgedeploy.compress.model import train_baseline
 from edgedeploy.compress.oversight import Oversight
+from edgedeploy.compress.shaped import built
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Case, TrainRecipe, baseline_arch
 from edgedeploy.records.artifact import Artifact

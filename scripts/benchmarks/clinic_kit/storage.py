@@ -29,8 +29,8 @@ from edgedeploy.compress.codec.folding import folded
 from edgedeploy.compress.codec.method import BATCHES, decoded, float32_bytes, shipped
 from edgedeploy.compress.codec.shipping import following, priced
 from edgedeploy.compress.codec.zstd import zstd_packed
-from edgedeploy.compress.model import one_case
 from edgedeploy.compress.recalibration import training_batches
+from edgedeploy.compress.shaped import one_case
 from edgedeploy.compress.training import fit
 from edgedeploy.records.storage import storage_of
 from edgedeploy.reference.calling import named_tensors

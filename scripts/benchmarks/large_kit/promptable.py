@@ -21,8 +21,10 @@ from benchmarks.shared.host import circumstances
 from benchmarks.shared.rows import Asked, Row
 from benchmarks.shared.turns import cpu_times
 from edgedeploy.compress.checkpoint import drop_checkpoint
-from edgedeploy.compress.model import built, load_weights, save_weights, train_baseline
+from edgedeploy.compress.kept import load_weights, save_weights
+from edgedeploy.compress.model import train_baseline
 from edgedeploy.compress.oversight import Oversight
+from edgedeploy.compress.shaped import built
 from edgedeploy.compress.training import fit
 from edgedeploy.interfaces.target import BuildRequest
 from edgedeploy.interfaces.task import Case, TrainRecipe

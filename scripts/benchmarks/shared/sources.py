@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.shared.networks import Network
-from edgedeploy.compress.model import load_weights, save_weights, train_baseline
+from edgedeploy.compress.kept import load_weights, save_weights
+from edgedeploy.compress.model import train_baseline
 from edgedeploy.files import read_arrays, write_atomic
 from edgedeploy.interfaces.target import BuildRequest, Target
 from edgedeploy.interfaces.task import Array

@@ -15,9 +15,11 @@ from torch import nn
 
 from edgedeploy.compress.allocation import ChannelGroup, LayerCost, Sensitivity, allocate
 from edgedeploy.compress.channels import layer_costs
-from edgedeploy.compress.model import _shaped, derive, restore, save_weights, train_baseline
+from edgedeploy.compress.kept import save_weights
+from edgedeploy.compress.model import derive, restore, train_baseline
 from edgedeploy.compress.prune import SPREAD_MULTIPLE, channel_widths, prune
 from edgedeploy.compress.sensitivity import gate_gradients
+from edgedeploy.compress.shaped import shaped
 from edgedeploy.errors import DataError, SpecError, Unsupported
 from edgedeploy.records.layer_times import LayerTimes, TimedLayer
 from edgedeploy.records.variant import Allocation, Scalar
@@ -140,7 +142,7 @@ def test_dead_channels_go_first(task: LeveledEdges, baseline: nn.Module) -> None
 def test_equal_weights_give_equal_models_and_the_baseline_stays(task: LeveledEdges, baseline: nn.Module) -> None:
     before = {name: value.clone() for name, value in baseline.state_dict().items()}
     asked = replace(variant(width=0.5), allocation="bytes")
-    first, second = (_shaped(task, asked, baseline, False)[0].state_dict() for _ in range(2))
+    first, second = (shaped(task, asked, baseline, False)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(torch.equal(value, before[name]) for name, value in baseline.state_dict().items())
 
@@ -155,7 +157,7 @@ def test_a_trained_model_comes_back_with_the_widths_of_its_file(
     def never(*_: Any) -> Any:
         raise AssertionError("weighed again: another machine may come to other widths")
 
-    monkeypatch.setattr("edgedeploy.compress.model.gate_gradients", never)
+    monkeypatch.setattr("edgedeploy.compress.shaped.gate_gradients", never)
     back = restore(task, asked, baseline, tmp_path / "weights.pt")
     assert channel_widths(back) == channel_widths(model)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in back.state_dict().items())

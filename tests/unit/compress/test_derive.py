@@ -12,7 +12,8 @@ from edges_task import Edges, TrainableEdges, loss_of, variant
 from levels_task import ARCH, LeveledEdges, image
 from torch import nn
 
-from edgedeploy.compress.model import Further, derive, load_weights, restore, save_weights, train_baseline
+from edgedeploy.compress.kept import load_weights, save_weights
+from edgedeploy.compress.model import Further, derive, restore, train_baseline
 from edgedeploy.compress.oversight import Oversight
 from edgedeploy.compress.prune import channel_widths, prune
 from edgedeploy.errors import DataError, SpecError, Unsupported

@@ -13,7 +13,8 @@ from torch import nn
 
 from edgedeploy.compress.elastic import Cut, cut_out, shallower, train_elastic
 from edgedeploy.compress.family import Family, train_family
-from edgedeploy.compress.model import restore, save_weights
+from edgedeploy.compress.kept import save_weights
+from edgedeploy.compress.model import restore
 from edgedeploy.compress.shrink.apply import shrunk
 from edgedeploy.compress.shrink.depth import Skip, skipped, without
 from edgedeploy.interfaces.task import TrainRecipe

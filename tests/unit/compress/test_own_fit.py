@@ -13,9 +13,10 @@ from edges_task import Edges, TrainableEdges, loss_of, variant
 from torch import nn
 
 from edgedeploy import Trainer
-from edgedeploy.compress.model import built, derive, train_baseline
+from edgedeploy.compress.model import derive, train_baseline
 from edgedeploy.compress.oversight import Oversight, TrainProgress, TrainReport
 from edgedeploy.compress.prune import channel_widths
+from edgedeploy.compress.shaped import built
 from edgedeploy.errors import BuildError, OutOfTime, SpecError
 from edgedeploy.interfaces.task import can_train
 

@@ -12,8 +12,8 @@ from small_networks import ResNet, Transformer
 from strangers_networks import IMAGE, STRUCTURES, UNCOPYABLE, made
 from torch import nn
 
-from edgedeploy.compress.model import example_inputs
 from edgedeploy.compress.prune import channel_widths, prune
+from edgedeploy.compress.shaped import example_inputs
 from edgedeploy.errors import Unsupported
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.reference.calling import call, flat_tensors, named_tensors

@@ -12,7 +12,7 @@ import torch
 from small_transformers import KINDS, SIZE, Joint, images, vit
 from torch import nn
 
-from edgedeploy.compress.model import load_weights, save_weights
+from edgedeploy.compress.kept import load_weights, save_weights
 from edgedeploy.compress.shrink.apply import WAYS, shrunk
 from edgedeploy.compress.shrink.given import Given
 from edgedeploy.compress.shrink.heads import with_own_heads

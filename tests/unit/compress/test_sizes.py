@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_transformers import BlobTask
 
-from edgedeploy.compress.model import calibration_feeds, one_case
+from edgedeploy.compress.shaped import calibration_feeds, one_case
 from edgedeploy.compress.shrink.apply import shrunk
 from edgedeploy.compress.sizes import shapes_of, size_of, widths_of
 from edgedeploy.records.artifact import TensorSpec

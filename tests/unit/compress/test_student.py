@@ -11,7 +11,8 @@ import torch
 from small_transformers import BlobTask
 from torch import nn
 
-from edgedeploy.compress.model import Further, derive, restore, save_weights, train_baseline
+from edgedeploy.compress.kept import save_weights
+from edgedeploy.compress.model import Further, derive, restore, train_baseline
 from edgedeploy.compress.student import recipe_of_student, student_of
 from edgedeploy.errors import SpecError
 from edgedeploy.interfaces.task import Teaching

@@ -13,7 +13,7 @@ from levels_task import ARCH, LeveledEdges
 from made_up_study import new_store
 from mixed_blocks import MixerTask
 
-from edgedeploy.compress import model as model_module
+from edgedeploy.compress import shaped
 from edgedeploy.interfaces.task import Task
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.shrink import Shrink
@@ -51,12 +51,12 @@ def made(models: Modeller, variant: Variant) -> dict[str, torch.Tensor]:
 
 def test_what_is_not_made_yet_is_held_against_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weighed: list[Any] = []
-    weigh = model_module.gate_gradients
+    weigh = shaped.gate_gradients
     models = modeller(tmp_path / "out", LeveledEdges())
     half, near, wide = at(0.5, "bytes"), at(0.502, "bytes"), at(0.75, "bytes")
     assert models.channels(half) == (), "there is no baseline yet: none is trained for this"
     made(models, half)
-    monkeypatch.setattr(model_module, "gate_gradients", lambda *given: (weighed.append(given), weigh(*given))[1])
+    monkeypatch.setattr(shaped, "gate_gradients", lambda *given: (weighed.append(given), weigh(*given))[1])
     before = torch.random.get_rng_state()
     found = [models.channels(variant) for variant in (half, near, wide, at(0.5, "compute"))]
     assert found[0] == found[1] and len({found[0], *found[2:]}) == 3 and all(found)

@@ -13,7 +13,7 @@ import torch
 from small_task import bench
 from torch import nn
 
-from edgedeploy.compress.model import example_inputs
+from edgedeploy.compress.shaped import example_inputs
 from edgedeploy.interfaces.task import Array, Case, Split
 from edgedeploy.records.artifact import TensorSpec
 from edgedeploy.records.metrics import MetricInfo
