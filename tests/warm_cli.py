@@ -129,8 +129,11 @@ def serve(program: str, place: str, owner: str = "") -> None:
                 link, _ = listening.accept()
                 pid = os.fork()
                 if pid == 0:
-                    listening.close()
-                    os._exit(keep(program, link))
+                    try:
+                        listening.close()
+                        os._exit(keep(program, link))
+                    finally:
+                        os._exit(1)
                 keepers.add(pid)
                 link.close()
 
@@ -223,10 +226,10 @@ def keep(program: str, link: socket.socket) -> int:
 def _read(link: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        part = link.recv(size - len(data))
-        if not part:
-            raise EOFError("who asked was gone before all was said")
-        data += part
+        piece = link.recv(size - len(data))
+        if not piece:
+            raise EOFError("whoever asked was gone before all was said")
+        data += piece
     return data
 
 

@@ -16,7 +16,9 @@ from edgedeploy.files import lock_file, raise_if_disk
 from edgedeploy.study.mounts import network_file_system
 
 LOOK_S: Final = 0.1
-"""A reader that asks whether somebody has the folder holds its lock for less than this."""
+LOOKS: Final = 10
+"""A reader that asks whether somebody has the folder holds its lock for an instant, which a busy machine makes longer:
+so often it is looked again whether the lock is free."""
 
 
 def check_place(root: Path) -> None:
@@ -45,7 +47,7 @@ def held(root: Path) -> Iterator[None]:
     """The folder, which is made if it is not there, is this process's meanwhile; a killed one frees it. Raises
     ``SpecError`` where another has it, or nothing can be written, ``StorageError`` for a full disk."""
     with _lock_file(root) as stream:
-        if not _taken(stream) and not _taken(stream, after_s=LOOK_S):
+        if not _taken(stream) and not any(_taken(stream, after_s=LOOK_S) for _ in range(LOOKS)):
             raise SpecError(
                 f"study folder {root}", "another process is writing to it", "Wait for it, or choose another --out"
             )

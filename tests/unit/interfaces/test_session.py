@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,8 @@ def test_a_board_reports_the_runtime_that_a_session_asks_for(
 ) -> None:
     sessions = (theirs({"session.py": OPEN}, packages=("no-such-distribution", "numpy")),)
     with contextlib.closing(LocalTransport()) as transport:
-        options = {"board": "b", "python": sys.executable, "root": str(tmp_path / "root")}
+        options: dict[str, Any] = {"board": "b", "python": sys.executable, "root": str(tmp_path / "root")}
+        options["timeout_s"] = 120.0  # on a busy machine
         with_it = AgentClient.install(transport, **options, sessions=sessions).call("probe")["runtimes"]
         without = AgentClient.install(transport, **options).call("probe")["runtimes"]
     assert with_it.pop("capsule")

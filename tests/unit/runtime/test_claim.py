@@ -16,25 +16,26 @@ from edgedeploy.runtime.agent.claim import CORES, PLACE, Claim, leased_note, oth
 
 def test_only_who_names_the_same_place_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with Claim() as first, Claim() as second, Claim() as elsewhere:
-        monkeypatch.setenv(PLACE, f"one {id(first)}")
+        monkeypatch.setenv(PLACE, f"one {os.getpid()} {id(first)}")
         assert first.take()
         assert not second.take()
-        monkeypatch.setenv(PLACE, f"another {id(first)}")
+        monkeypatch.setenv(PLACE, f"another {os.getpid()} {id(first)}")
         assert elsewhere.take()
     with Claim() as again:
         assert again.take()
 
 
-def test_a_board_with_a_place_of_its_own_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_board_with_a_place_of_its_own_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = {"name": "here", "kind": "local", "root": str(tmp_path)}
     monkeypatch.setenv(PLACE, "mine")
     said = f"{PLACE}=mine is set: others may measure on this machine at the same time"
-    assert said in open_board({"name": "here", "kind": "local"}).probe().notes
+    assert said in open_board(here).probe().notes
     monkeypatch.delenv(PLACE)
-    assert said not in open_board({"name": "here", "kind": "local"}).probe().notes
+    assert said not in open_board(here).probe().notes
 
 
 def test_cores_are_kept_apart_from_each_other_and_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PLACE, f"cores {id(monkeypatch)}")
+    monkeypatch.setenv(PLACE, f"cores {os.getpid()} {id(monkeypatch)}")
     with Claim((0,)) as first, Claim((1,)) as second, Claim((0, 1)) as both, Claim() as whole:
         assert first.take() and others_at_work((1,)) == [0]
         assert not Claim((0,)).take() and not both.take() and not whole.take()
