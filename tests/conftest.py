@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import itertools
+import math
 import os
 import shutil
 import sys
@@ -227,6 +228,24 @@ _STATES = itertools.count()
 def machine_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boards of the test measure in the place of the whole machine: it is tested who may have that."""
     monkeypatch.delenv(PLACE, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def told_between_epochs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a training stops for longer than it stays silent, and is heard of within an epoch too."""
+    if (training := sys.modules.get("edgedeploy.compress.training")) is not None:
+        monkeypatch.setattr(training, "TELL_EVERY_S", math.inf)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[object]:
+    """What several tests share is made of the same numbers whichever of them comes first, and leaves it its own."""
+    torch = sys.modules.get("torch")
+    if torch is None or fixturedef.scope == "function":
+        return (yield)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
