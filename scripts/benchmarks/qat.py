@@ -124,14 +124,14 @@ class Lab:
         trained = train_quantized(before, task, specs, arch=self.arch, teacher=self.source.model, recipe=recipe)
         with tempfile.TemporaryDirectory(prefix="edgedeploy-qat-") as place:
             folder = Path(place)
-            first, second = self._scores(before, folder / "before"), self._scores(after, folder / "after")
+            first, second = self.scores(before, folder / "before"), self.scores(after, folder / "after")
             quantized = export_quantized(trained, specs, folder / "qat.onnx")
             return Row(width, rate, seed, *first, *second, self._dice(quantized, "int8", folder / "qat"))
 
     def _fit(self, model: Any, recipe: TrainRecipe) -> None:
         fit(model, self.task, recipe, arch=self.arch, teacher=self.source.model)
 
-    def _scores(self, model: Any, folder: Path) -> tuple[float, float]:
+    def scores(self, model: Any, folder: Path) -> tuple[float, float]:
         folder.mkdir()
         reference = export_reference(model, self.task.input_specs(**self.arch), folder / "reference.onnx")
         return self._dice(reference, "float32", folder / "float32"), self._dice(reference, "int8", folder / "int8")
