@@ -100,7 +100,9 @@ def _hold(root: Path, owner: str, wait_s: float, resume: int | None, answers: in
 
     def told_select(reading: list[Any], *_: Any) -> tuple[list[Any], list[Any], list[Any]]:
         ready, _, _ = select.select([*reading, silence], [], [], 60.0)
-        return ([], [], []) if silence in ready else (ready, [], [])
+        if silence in ready and os.read(silence, 1):
+            return [], [], []
+        return select.select(reading, [], [], 60.0)  # its end alone is no silence: what was said before counts
 
     def grant(granted: dict[str, Any]) -> None:
         os.write(answers, json.dumps({"lease": granted}).encode() + OVER)
