@@ -37,18 +37,20 @@ def test_two_boards_measure_at_once_where_their_cores_are_apart(tmp_path: Path) 
     measuring = threading.Thread(target=measure)
     measuring.start()
     wait_for("the first board to measure", lambda: running_jobs(tmp_path / "one"), MACHINE_WAIT_S)
-    with two.session() as session:
-        found = session.measure(make_job(tmp_path / "second", plan=SHORT), tmp_path)
-    assert found.environment["leased"] == {"cores": [cores[1]], "others": [cores[0]]}
-    assert found.environment["cores"] == {"candidate": [cores[1]]}
-    assert found.environment["energy"]["missing"].startswith("the board has some cores")
-    told = f"measured on core {cores[1]} of the board's machine while others measured on core {cores[0]}"
-    assert lease_notes(found.environment) == (told,)
-    for board, what in ((same, f"core {cores[0]} of this machine"), (whole, "this machine")):
-        with board.session() as session, pytest.raises(Busy, match=f"busy: {what} was measuring for another board"):
-            session.measure(make_job(tmp_path / board.probe().seat.replace(" ", "-"), plan=SHORT), tmp_path)
-    end_all_with_argument(running_jobs(tmp_path / "one")[0])
-    measuring.join()
+    try:
+        with two.session() as session:
+            found = session.measure(make_job(tmp_path / "second", plan=SHORT), tmp_path)
+        assert found.environment["leased"] == {"cores": [cores[1]], "others": [cores[0]]}
+        assert found.environment["cores"] == {"candidate": [cores[1]]}
+        assert found.environment["energy"]["missing"].startswith("the board has some cores")
+        told = f"measured on core {cores[1]} of the board's machine while others measured on core {cores[0]}"
+        assert lease_notes(found.environment) == (told,)
+        for board, what in ((same, f"core {cores[0]} of this machine"), (whole, "this machine")):
+            with board.session() as session, pytest.raises(Busy, match=f"busy: {what} was measuring for another board"):
+                session.measure(make_job(tmp_path / board.probe().seat.replace(" ", "-"), plan=SHORT), tmp_path)
+    finally:
+        end_all_with_argument(running_jobs(tmp_path / "one")[0])
+        measuring.join()
 
 
 @pytest.mark.parametrize(
