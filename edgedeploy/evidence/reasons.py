@@ -28,9 +28,11 @@ def picked(decision: Decision, objectives: Sequence[Objective], metrics: Metrics
     assert order is not None
     superlative = "smallest" if order.direction == "minimize" else "largest"
     shown = len(decision.order)
-    cheaper = " and cost less than the baseline" if cost_objective(objectives) else ""
+    cost = cost_objective(objectives)
+    meet, less = ("variant that meets", "costs") if decision.compared == 1 else ("variants that meet", "cost")
+    cheaper = f" and {less} less than the baseline ({phrase(cost.metric)})" if cost else ""
     reason = (
-        f"of {decision.compared} variants that meet the limits{cheaper}, {shown} {'is' if shown == 1 else 'are'} shown to "
+        f"of {decision.compared} {meet} the limits{cheaper}, {shown} {'is' if shown == 1 else 'are'} shown to "
         f"lose at most {allowed_text(decision.rules, metrics)} against the baseline (one-sided {LEVEL:.0%} bounds"
         f"{_steps(decision)}){_and_lost(judged.lost, metrics)}, and of these it has the {superlative} "
         f"{phrase(order.metric)}; {against_text(first.comparison, metrics)}, over {first.comparison.units} cases"

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgedeploy.evidence.bootstrap import RESAMPLES, TIME_LEVEL, Places, generator, resampled_medians
 from edgedeploy.evidence.statistics import block_medians, pair_ratios
-from edgedeploy.records.job import RawSide
+from edgedeploy.records.job import MeasurePlan, RawSide
 
 MARGIN: Final = 0.01
 """Smallest share of the baseline's latency that two processes of the same artifact are not expected to differ by."""
@@ -38,6 +38,24 @@ class Verdict:
     low: float | None
     high: float | None
     rounds: int
+
+    @property
+    def text(self) -> str:
+        """The word, and of too few rounds how many there were and have to be."""
+        return f"{self.word}: {self.rounds} of {MIN_ROUNDS}" if self.low is None else self.word
+
+    @property
+    def not_shown(self) -> str:
+        """What a reader of a pick may take for granted and this does not show; empty where it is faster."""
+        if self.word == "faster":
+            return ""
+        why = ""
+        if self.low is None:
+            queries = 2 * MIN_ROUNDS * MeasurePlan.block
+            why = (
+                f" ({self.rounds} rounds; {MIN_ROUNDS} are needed: {queries} queries in blocks of {MeasurePlan.block})"
+            )
+        return f"that it is faster than the baseline beside it{why}"
 
     def as_json(self) -> dict[str, Any]:
         return {

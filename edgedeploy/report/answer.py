@@ -82,7 +82,7 @@ def _how_sure(front: Front, row: Row | None) -> list[str]:
         texts.append(lost_text(judged.lost, front.metrics))
     texts += confirmed(front)
     if row.verdict is not None:
-        texts.append(f"Than the baseline that ran beside it: {row.verdict.word}.")
+        texts.append(f"Than the baseline that ran beside it: {row.verdict.text}.")
     if row.p_on_front is not None:
         texts.append(f"On the front in {chance_text(row)} of the bootstrap's draws.")
     if front.provenance:
@@ -123,8 +123,8 @@ def not_shown(data: ReportData, row: Row | None) -> list[str]:
             found.append("That anything may be shipped in the baseline's place.")
         elif front.confirmation is None or front.confirmation.outcome != "confirmed":
             found.append("That it holds on cases that the search has not seen.")
-        if row.verdict is not None and row.verdict.word != "faster":
-            found.append("That it is faster than the baseline beside it.")
+        if row.verdict is not None and (slow := row.verdict.not_shown):
+            found.append(f"{slow[:1].upper()}{slow[1:]}.")
         if data.rivals:
             others = f"{len(data.rivals)} other variant{'s' if len(data.rivals) > 1 else ''}"
             found.append(f"That it is better than {others}, which cannot be told apart from it.")

@@ -47,7 +47,7 @@ def _sentences(found: Measured) -> list[str]:
     lines += [f"Layers by the precision that ran: {executed_text(run.candidate.executed)}."]
     if found.baseline is not None:
         median = quantity(found.baseline.value, MEDIAN, "ns")
-        verdict = f"; {found.verdict.word}" if found.verdict and run.valid else ""  # an invalid run shows nothing
+        verdict = f"; {found.verdict.text}" if found.verdict and run.valid else ""  # an invalid run shows nothing
         lines.append(f"The float model, interleaved in the same session: {median} in the median{verdict}.")
     if run.parity:
         lines.append(f"Distance from the float model: {run.parity['rel_l2']:.3g} (relative L2, worst output).")

@@ -43,7 +43,7 @@ _WITHIN_A_RUN: Final = ("1", "percent", "%/min", "C")
 
 def verdict_text(row: Row) -> str:
     """Whether the variant is faster than the baseline that ran beside it; a dash where the question does not arise."""
-    return row.verdict.word if row.verdict else "\N{EN DASH}"
+    return row.verdict.text if row.verdict else "\N{EN DASH}"
 
 
 def executed_text(executed: Mapping[str, int]) -> str:
@@ -184,6 +184,8 @@ def answer(report: Front) -> list[str]:
     sentences.append(f"{whose}{'; '.join(facts)}.")
     if report.pick:
         sentences.append(f"Why this one: {report.pick.reason}.")
+        if row.verdict is not None and row.verdict.not_shown:
+            sentences.append(f"Not shown: {row.verdict.not_shown}.")
     sentences.append(f"In parentheses: {LEVEL:.0%} bootstrap intervals.")
     if report.provenance:
         text = PROVENANCE_TEXT[report.provenance]

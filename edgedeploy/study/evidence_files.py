@@ -25,6 +25,9 @@ from edgedeploy.study.reading import FAULTS, fault
 T = TypeVar("T", Measurement, Failure)
 
 SET_ASIDE: Final = "set-aside"
+SUPERSEDED: Final = "superseded"
+"""Below ``failures/``: what was believed of a variant before it was tried again."""
+
 MAX_RECORD_BYTES: Final = 1 << 28
 STUDY_KEY: Final = "study"
 """Where a record has the id of its study; files of before have none."""
@@ -48,7 +51,7 @@ class Stray:
 @dataclass(frozen=True)
 class EvidenceFolder(Generic[T]):
     """One folder of records. ``make`` reads a record, ``fits`` says why one does not belong here (empty: it does),
-    ``numbered`` folders hold several records of a variant; ``also`` are names of other files that belong here."""
+    ``numbered`` folders hold several records of a variant; ``also`` are names of what else belongs here."""
 
     name: str
     kind: Kind
@@ -113,7 +116,7 @@ CONFIRMATION: Final = EvidenceFolder(
     lambda item: "" if item.split == "confirmation" else "it is not of the confirmation split",
     also=("openings.jsonl",),
 )
-FAILURES: Final = EvidenceFolder("failures", "failure", Failure.from_json)
+FAILURES: Final = EvidenceFolder("failures", "failure", Failure.from_json, also=(SUPERSEDED,))
 ALL: Final = (MEASUREMENTS, INVALID, CONFIRMATION, FAILURES)
 
 

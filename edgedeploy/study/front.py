@@ -123,6 +123,15 @@ def read_front(folder: str | Path, *, resamples: int = RESAMPLES) -> Front:
     return with_failures(front, store)
 
 
+def reason_of_pick(front: Front) -> str:
+    """Why the pick was picked, and whether it is shown to be faster; empty without one."""
+    row = front.row(front.pick.digest) if front.pick else None
+    if front.pick is None or row is None:
+        return ""
+    slow = row.verdict.not_shown if row.verdict else ""
+    return f"{front.pick.reason}; not shown: {slow}" if slow else front.pick.reason
+
+
 def with_failures(front: Front, store: Store) -> Front:
     """The front, what the confirmation split says of its pick, and what gave no number: evidence, and what the log of
     the runs alone remembers."""

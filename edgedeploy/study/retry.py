@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from edgedeploy.study.evidence_files import SUPERSEDED
 from edgedeploy.study.store import Store
-
-SUPERSEDED: Final = "superseded"
-"""Below ``failures/``: what was believed of a variant before it was tried again."""
 
 
 def set_failures_aside(store: Store) -> str:

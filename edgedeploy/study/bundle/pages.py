@@ -14,6 +14,7 @@ from edgedeploy.study.bundle.facts import classes_of
 from edgedeploy.study.bundle.golden import GoldenSet
 from edgedeploy.study.bundle.material import NO_STEPS, Material
 from edgedeploy.study.bundle.options import NOT_STATED, BundleOptions
+from edgedeploy.study.front import reason_of_pick
 
 WHY_ONE: Final = (
     "This bundle has one point of the front, not the whole front: a device runs one, its golden vectors and claims are of "
@@ -82,7 +83,7 @@ def model_card(material: Material, options: BundleOptions, manifest: Manifest, g
 
 def _why(material: Material) -> str:
     if material.choice.picked and material.front.pick:
-        return f"the study's pick: {material.front.pick.reason}"
+        return f"the study's pick: {reason_of_pick(material.front)}"
     return "it was named by hand; the study's own rule did not pick it"
 
 
@@ -158,7 +159,8 @@ def _unknown(material: Material) -> str:
     lines = [f"- {plain(heading(name))} ({code(name)}): {plain(why)}" for name, why in sorted(found.missing.items())]
     confirmed = any(item.digest == found.digest for item in material.store.confirmations())
     lines += [] if confirmed else ["- The confirmation split was not opened for this variant."]
-    lines += [] if found.groups else ["- Clusters of cases (patients, clips, sites) are unknown: the task names none."]
+    named = bool(found.groups) or material.front.clusters_named  # cases that each stand alone leave no groups to keep
+    lines += [] if named else ["- Clusters of cases (patients, clips, sites) are unknown: the task names none."]
     if found.variant.image_codec:
         coded = code(found.variant.image_codec)
         lines.append(

@@ -17,7 +17,7 @@ from edgedeploy.records.measurement import Measurement
 from edgedeploy.records.metric_table import BOARD_METRICS
 from edgedeploy.records.metrics import MetricInfo
 from edgedeploy.study.artifacts import artifact_manifest
-from edgedeploy.study.front import read_front, read_measurement
+from edgedeploy.study.front import read_front, read_measurement, reason_of_pick
 from edgedeploy.study.oneshot.desk import require_absent
 from edgedeploy.study.oneshot.folder import artifact_of, write_folder
 from edgedeploy.study.oneshot.repository import VERSION, Served, write_repository
@@ -73,7 +73,7 @@ def export(folder: str | Path, out: str | Path, variant: str | None = None, repo
     place = stored_artifact(Store(folder), found)
     artifact, reference = artifact_of(place)
     picked = front.pick is not None and front.pick.digest == found.digest
-    reason = front.pick.reason if picked and front.pick else ""
+    reason = reason_of_pick(front) if picked else ""
     if repository is not None:
         name = _server_name(out)
         notes = write_repository(repository, Served.of(name, found, place), out)

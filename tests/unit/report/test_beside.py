@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import made_up
@@ -10,12 +11,14 @@ import pytest
 
 from edgedeploy.evidence.front import Front, build_front
 from edgedeploy.evidence.interleaved import baseline_beside
+from edgedeploy.evidence.verdict import Verdict
 from edgedeploy.records.goals import Objective
 from edgedeploy.records.measurement import Measurement
 from edgedeploy.report.page_sections import ReportData, render_report
 from edgedeploy.report.plot import hover_text
 from edgedeploy.report.terminal import front_table
 from edgedeploy.report.words import answer, baseline_text
+from edgedeploy.study.front import reason_of_pick
 
 OWN_SESSION_MS = 1470.0
 """The baseline in its own session, when the board was busy."""
@@ -54,6 +57,33 @@ def test_the_terminal_and_json_have_it_too(front: Front) -> None:
     rows = {row["variant"]["precision"]: row["baseline_beside"] for row in front.as_json()["rows"]}
     assert rows["int8"]["latency_p50_ns"] == pytest.approx(770e6, rel=0.01)
     assert rows["float32"] == {}
+
+
+def test_whatever_says_ship_says_what_of_its_time_is_not_shown(front: Front) -> None:
+    assert front.pick is not None
+    rows = [
+        dataclasses.replace(row, verdict=Verdict("too few rounds", 0.94, None, None, 4))
+        if row.digest == front.pick.digest
+        else row
+        for row in front.rows
+    ]
+    few = dataclasses.replace(front, rows=rows)
+    missing = "that it is faster than the baseline beside it (4 rounds; 8 are needed: 128 queries in blocks of 8)"
+    shown = front_table(few)
+    assert f"Not shown: {missing}." in " ".join(shown.notes)
+    (cell,) = [row[shown.headers.index("than baseline")] for row in shown.rows if row[0] == "*"]
+    assert cell == "too few rounds: 4 of 8"
+    assert reason_of_pick(few) == f"{front.pick.reason}; not shown: {missing}"
+    assert (
+        "of 1 variant that meets the limits and costs less than the baseline (latency vs baseline), 1"
+        in front.pick.reason
+    )
+    assert f"T{missing[1:]}." in render_report(ReportData("made up", few, measurements(), "", ""))
+    faster = dataclasses.replace(
+        few, rows=[dataclasses.replace(r, verdict=Verdict("faster", 0.9, 0.8, 0.95, 9)) for r in rows]
+    )
+    assert reason_of_pick(faster) == front.pick.reason
+    assert "Not shown" not in " ".join(front_table(faster).notes)
 
 
 def test_the_page_names_it_in_tiles_and_tables(front: Front) -> None:

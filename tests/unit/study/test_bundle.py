@@ -210,6 +210,22 @@ def test_the_card_and_the_change_report_say_what_a_reader_asks(bundle: Path) -> 
     assert "- precision: float32 -> int8" in report and "no claim that the product" in report
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_the_card_says_that_clusters_are_unknown_where_they_are(
+    named: bool, copy: Callable[..., Store], tmp_path: Path
+) -> None:
+    """Cases that each stand alone leave no groups with a measurement, and a task that names them so had been said to name
+    none."""
+    store = copy()
+    kept = json.loads(store.study_path.read_text("utf-8"))
+    count = {"selection": 40, "confirmation": 40}
+    store.study_path.write_text(
+        json.dumps({**kept, "clusters": {"named": named, "cases": count, "groups": count}}), "utf-8"
+    )
+    card = (make_bundle(store.root, "pick", tmp_path / "b").folder / "MODEL_CARD.md").read_text("utf-8")
+    assert ("Clusters of cases" in card) != named
+
+
 @pytest.mark.fault(38)
 def test_names_do_nothing_in_the_card(copy: Callable[..., Store], tmp_path: Path) -> None:
     name = "<script>alert(1)</script>`|[x](javascript:y)"

@@ -24,6 +24,7 @@ from edgedeploy.records.measurement import Failure
 from edgedeploy.report.make import make_report
 from edgedeploy.study.account import summarise
 from edgedeploy.study.front import read_front
+from edgedeploy.study.retry import set_failures_aside
 from edgedeploy.study.store import Store
 
 TRAINING: Final = {
@@ -345,3 +346,13 @@ def test_unknown_keys_of_a_stored_record_are_ignored(folder: Path) -> None:
     damage(path, changed(colour="green"))
     read(folder)
     assert BoardInfo.from_json({**made_up.board().as_json(), "colour": "green"}) == made_up.board()
+
+
+def test_failures_that_are_tried_again_are_no_damage(folder: Path) -> None:
+    store = Store(folder)
+    set_failures_aside(store)
+    kept = list((folder / "failures" / "superseded").iterdir())
+    assert len(kept) == 1
+    assert store.failures() == () and store.left_out() == ()
+    with Store(folder).own():
+        assert kept[0].is_file() and not (folder / "set-aside").exists()
