@@ -105,9 +105,9 @@ def debug(
             [
                 f"{layer.layer}{' *' if layer is bad else ''}",
                 layer.operator,
-                f"{layer.sqnr_db:.1f}",
+                layer.sqnr_text,
                 f"{layer.max_abs:.3g}",
-                f"{layer.added:.2g}",
+                layer.added_text,
                 " ".join(layer.with_layers),
             ]
             for layer in found.layers
@@ -117,7 +117,7 @@ def debug(
         for line in (f"Run on {found.inputs}.", *found.notes):
             out.print(escape(line), highlight=False)
         if found.noisiest is not None:
-            text = f"Most noise enters at {found.noisiest.layer} ({found.noisiest.added:.2g} of the signal)."
+            text = f"Most noise enters at {found.noisiest.layer} ({found.noisiest.added_text} of the signal)."
             out.print(escape(text), highlight=False)
         limit = f"below {found.threshold_db:.1f} dB"
         said = f"First layer {limit}: {bad.layer}" if bad else f"No layer is {limit}"

@@ -105,7 +105,8 @@ def baseline_text(row: Row, metric: str, report: Front) -> str:
 def failure_lines(report: Front) -> list[str]:
     """What gave no number and why, a line each, and why the last run ended, if early."""
     lines = [f"The last run ended early. {report.ended}"] if report.ended else []
-    stored = [(item, "") for item in report.failures]
+    again = " (mended? `search --resume --retry-failed` tries it again)"
+    stored = [(item, again if item.phase == "baseline" else "") for item in report.failures]
     passing = [(item, " (the next run tries it again)") for item in report.passing]
     both = [*stored, *passing]
     for item, more in both[:SHOWN_FAILURES]:

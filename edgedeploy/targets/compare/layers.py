@@ -39,7 +39,8 @@ class LayerError:
     """How far a layer's output is from the reference's, over all inputs.
 
     ``layer`` is the reference's node that has the weights (or computes the tensor); ``with_layers`` are the nodes that
-    the artifact folds into it. ``sqnr_db`` is signal to quantization noise. ``added`` is the relative L2 noise of this
+    the artifact folds into it. ``sqnr_db`` is signal to quantization noise (400 where no element differs by more than 1e-6,
+    -400 where there is no ratio). ``added`` is the relative L2 noise of this
     layer beyond the noise of its inputs (400 when the output is NaN or Inf, or should be zero).
     """
 
@@ -51,6 +52,15 @@ class LayerError:
     max_abs: float
     added: float
     non_finite: int
+
+    @property
+    def sqnr_text(self) -> str:
+        """In dB; a word where it stands in for a ratio that is no number."""
+        return {SAME_DB: "equal", -SAME_DB: "nothing alike"}.get(self.sqnr_db, f"{self.sqnr_db:.1f}")
+
+    @property
+    def added_text(self) -> str:
+        return "all" if self.added == SAME_DB else f"{self.added:.2g}"
 
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "with_layers": list(self.with_layers)}

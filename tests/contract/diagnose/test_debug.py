@@ -137,6 +137,9 @@ def test_values_that_are_none_are_found(make: Any, study: Path) -> None:
     assert bad is not None
     assert (bad.layer, bad.non_finite > 0, bad.sqnr_db) == ("/block2/conv", True, -400.0)
     json.dumps(debug(folder).as_json(), allow_nan=False)
+    shown = CliRunner().invoke(app, ["debug", str(folder)]).output
+    assert "nothing alike" in shown and "Most noise enters at /block2/conv (all of the signal)." in shown
+    assert "400" not in shown, "it stands for what has no number"
 
 
 def test_several_passes_say_what_one_pass_says(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +161,18 @@ def test_the_command_prints_a_table_and_json(study: Path) -> None:
     told = CliRunner().invoke(app, ["debug", str(folder), "--json"])
     assert told.exit_code == 1
     assert json.loads(told.output)["first_bad"] == "/block2/conv"
+
+
+def test_layers_that_are_equal_are_called_so(study: Path) -> None:
+    """They had an SQNR of 400 dB beside the largest error."""
+    folder = build(OnnxRuntimeTarget, "float32", study)
+    path = study / "inputs" / "selection-0.npz"
+    with np.load(path) as stored:
+        images = stored["image"]
+    np.savez(path, image=images * np.float32(1e-9))
+    assert {layer.sqnr_db for layer in debug(folder).layers} == {400.0}
+    shown = CliRunner().invoke(app, ["debug", str(folder)]).output
+    assert "equal" in shown and "400" not in shown
 
 
 def test_without_stored_inputs_random_ones_are_named(study: Path) -> None:

@@ -119,6 +119,17 @@ def test_hundreds_of_failures_do_not_flood_the_terminal() -> None:
     assert lines[-1].startswith(f"{99 - SHOWN_FAILURES} more gave no number")
 
 
+def test_a_baseline_that_failed_names_what_tries_it_again() -> None:
+    """It is kept, and a loss that was mended since left the study without a baseline."""
+    failed = (
+        Failure(made_up.variant(), "BuildError", "baseline", "the task's loss: a tensor (32,)", UTC),
+        Failure(made_up.variant(width=0.5), "BuildError", "build", "no kernel", UTC),
+    )
+    first, second = failure_lines(dataclasses.replace(made_up_report.front(), failures=failed))
+    assert first.endswith("a tensor (32,) (mended? `search --resume --retry-failed` tries it again)")
+    assert second.endswith("no kernel")
+
+
 def test_the_pick_names_its_file(store: Store) -> None:
     front = read_front(store.root)
     assert front.pick is not None
