@@ -104,7 +104,8 @@ def allocate(
         fewer = [network.changed(name, _below(network.kept[name], multiple)) for name in sorted(groups)]
         fewer = [one for one in fewer if one.kept >= groups[one.name].least and one.cost < 0]
         if not fewer:
-            found = f"the least channels of every layer cost {network.cost / limit:.2f} times as much"
+            least = min(group.least for group in groups.values())
+            found = f"the least channels of every layer ({least} or more) cost {network.cost / limit:.2f} times as much"
             raise Unsupported("a budget of channels", found, "Search a larger width, or the uniform allocation")
         network.take(min(fewer, key=lambda one: one.worth))
     while True:

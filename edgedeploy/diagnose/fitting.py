@@ -165,7 +165,7 @@ def fitted(text: str, within_s: float, paces: Paces, host: TrainingHost, cores: 
     precision = host.precision(UltrasoundOptions().baseline)
     why = "" if host.native_bfloat16 else " (no native bfloat16)"
     steps = ", ".join(f"{seconds * 1000:.0f} ms on {side} px" for side, seconds in paces.step_s.items())
-    enough = "fits" if cost.total_s <= search_s else "is the least there is, and may not fit"
+    enough = "fits" if cost.total_s <= search_s else "is the least there is, and is expected not to fit"
     parts = {
         "the baseline": cost.baseline_s,
         f"{MODELS} recoveries": cost.recovery_s,
@@ -179,7 +179,7 @@ def fitted(text: str, within_s: float, paces: Paces, host: TrainingHost, cores: 
     )
     said = f"{plan}; about {(cost.total_s + END_S) / 60:.0f} min"
     if cost.total_s > search_s:
-        said += f", which may not fit into {within_s / 60:.0f} min: the search then ends with what it has"
+        said += f", which is expected not to fit into {within_s / 60:.0f} min: the search then ends with what it has"
     return with_values(text, values, "task.options", comment), said
 
 

@@ -68,7 +68,7 @@ class StudyTable(_Table):
     """What the study is called and what it builds for."""
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
-    """Name of the study; its folder is studies/NAME where --out is left out."""
+    """Name of the study. From Python its folder is studies/NAME where `out` is not given; commands ask for --out."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Decides every random choice: proposals, training, bootstrap."""
     targets: tuple[str, ...] = Field(min_length=1, max_length=16)

@@ -79,7 +79,7 @@ def test_the_decided_numbers_are_plain_keys_of_a_study_that_loads(step_s: float,
     assert spec.budget.trials == fitting.VARIANTS
     assert f"# Measured: a training step takes {step_s * 1000:.0f} ms on 128 px" in text
     assert "# Fitted to Intel Core i5-4590 with 2 cores, which trains in float32 (no native bfloat16)." in text
-    assert ("may not fit" in text) == (step_s == 9.0)
+    assert ("expected not to fit" in text) == (step_s == 9.0)
     assert str(plan) in said
     unfitted, fit_ = tomllib.loads(TEXT), tomllib.loads(text)
     for table in (unfitted, fit_):
@@ -118,6 +118,6 @@ def test_what_cannot_be_fitted_is_said(arguments: list[str], complaint: str) -> 
 
 def test_a_time_that_is_too_short_is_said() -> None:
     _, said = fitted(TEXT, 120.0, paces(0.3), HASWELL, 2)
-    assert said.endswith("may not fit into 2 min: the search then ends with what it has")
+    assert said.endswith("expected not to fit into 2 min: the search then ends with what it has")
     _, said = fitted(TEXT, 3600.0, paces(0.1), HASWELL, 2)
-    assert "may not fit" not in said
+    assert "expected not to fit" not in said
