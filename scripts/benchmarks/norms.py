@@ -23,9 +23,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from benchmarks import PAGES, parser_of
-from benchmarks.contest_kit.checkpoint import Source, shared_images, train_once
-from benchmarks.qat import Lab, mean_of
+from benchmarks import PAGES
+from benchmarks.contest_kit.checkpoint import train_once
+from benchmarks.qat import Lab, mean_of, parser_on_checkpoint, source_of
 from benchmarks.shared.host import machine
 from benchmarks.shared.sources import say
 from edgedeploy.compress.model import RECALIBRATION_BATCHES
@@ -134,22 +134,13 @@ def page(found: Sequence[Row], told: Mapping[str, Any], load: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = parser_of("norms", __doc__)
-    text = "the data set's folder, with images/, masks/ and test/ (EDGEDEPLOY_SHARED's)"
-    parser.add_argument("--data", type=Path, default=shared_images(), help=text)
-    parser.add_argument("--out", type=Path, default=Path("studies/contest"), help="(studies/contest)")
-    text = f"(may be repeated; {', '.join(f'{width:g}' for width in WIDTHS)})"
-    parser.add_argument("--width", type=float, action="append", help=text)
+    parser = parser_on_checkpoint("norms", __doc__, WIDTHS, PAGE)
     text = f"of recovery (may be repeated; {', '.join(map(str, EPOCHS))})"
     parser.add_argument("--epochs", type=int, action="append", help=text)
     parser.add_argument("--seeds", type=int, default=3, help="of recovery (3)")
-    text = "write the page, to docs/reference/norms.md unless FILE says where"
-    parser.add_argument("--write", metavar="FILE", nargs="?", type=Path, const=PAGE, help=text)
     given = parser.parse_args(argv)
-    if given.data is None:
-        parser.error("--data is missing: name the folder of usgra-seg that holds images/ and masks/")
+    source = source_of(parser, given)
     load_before = os.getloadavg()[0]
-    source = Source(given.data.resolve(), given.out.resolve())
     try:
         train_once(source)
         labs = [Lab(source, epochs, 0) for epochs in given.epochs or EPOCHS]

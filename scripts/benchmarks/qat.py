@@ -16,6 +16,7 @@ on.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import sys
@@ -211,23 +212,33 @@ def page(found: Sequence[Row], lab: Lab, told: Mapping[str, Any], load: str) -> 
     )
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = parser_of("qat", __doc__)
-    text = "the data set's folder, with images/, masks/ and test/ (EDGEDEPLOY_SHARED's)"
-    parser.add_argument("--data", type=Path, default=shared_images(), help=text)
+def parser_on_checkpoint(name: str, text: str | None, widths: Sequence[float], page: Path) -> argparse.ArgumentParser:
+    """Of a benchmark that prunes the contest's checkpoint to ``widths``, and writes ``page``."""
+    parser = parser_of(name, text)
+    of_data = "the data set's folder, with images/, masks/ and test/ (EDGEDEPLOY_SHARED's)"
+    parser.add_argument("--data", type=Path, default=shared_images(), help=of_data)
     parser.add_argument("--out", type=Path, default=Path("studies/contest"), help="(studies/contest)")
-    text = f"(may be repeated; {', '.join(f'{width:g}' for width in WIDTHS)})"
-    parser.add_argument("--width", type=float, action="append", help=text)
+    of_width = f"(may be repeated; {', '.join(f'{width:g}' for width in widths)})"
+    parser.add_argument("--width", type=float, action="append", help=of_width)
+    to_write = f"write the page, to docs/reference/{page.name} unless FILE says where"
+    parser.add_argument("--write", metavar="FILE", nargs="?", type=Path, const=page, help=to_write)
+    return parser
+
+
+def source_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Source:
+    if given.data is None:
+        parser.error("--data is missing: name the folder of usgra-seg that holds images/ and masks/")
+    return Source(given.data.resolve(), given.out.resolve())
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = parser_on_checkpoint("qat", __doc__, WIDTHS, PAGE)
     parser.add_argument("--seeds", type=int, default=3, help="of recovery and of training (3)")
     parser.add_argument("--recovered", type=int, default=26, help="epochs of recovery after pruning (26)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of training on (4)")
-    text = "write the page, to docs/reference/qat.md unless FILE says where"
-    parser.add_argument("--write", metavar="FILE", nargs="?", type=Path, const=PAGE, help=text)
     given = parser.parse_args(argv)
-    if given.data is None:
-        parser.error("--data is missing: name the folder of usgra-seg that holds images/ and masks/")
+    source = source_of(parser, given)
     load_before = os.getloadavg()[0]
-    source = Source(given.data.resolve(), given.out.resolve())
     try:
         train_once(source)
         lab = Lab(source, given.recovered, given.epochs)
